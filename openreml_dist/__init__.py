@@ -1,0 +1,26 @@
+"""Distributed REML for linear mixed models.
+
+    from openreml_dist import REML, Covariance, Grouping, Identity
+
+    result = REML(Covariance([Grouping(batch, "batch"), Identity(len(y))])).fit(y, X)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openreml_dist.covariance import Covariance, Grouping, Identity, Kernel
+    from openreml_dist.reml import REML, FitResult
+
+__version__ = "0.1.0"
+__all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel"]
+
+
+def __getattr__(name: str) -> object:
+    """Import torch only when the solver is used: preparation programs start without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "openreml_dist.reml" if name in ("REML", "FitResult") else "openreml_dist.covariance"
+    return getattr(import_module(home), name)

@@ -1,0 +1,136 @@
+"""Typed settings of every program; ``conf/`` gives the values, the command line overrides them.
+
+The dataclasses are the schema: a key that is not here is refused before anything runs. ``MISSING`` marks a value that the user
+must give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional  # OmegaConf reads Optional[...] from these annotations
+
+MISSING: Any = "???"
+
+
+@dataclass
+class DaskConfig:
+    """Where preparation tasks run."""
+
+    scheduler: Optional[str] = None  # address of a running scheduler; None starts a LocalCluster
+    workers: Optional[int] = None  # processes of the LocalCluster; None is one a core
+    memory_limit: str = "auto"  # of each worker
+
+
+@dataclass
+class SimulateConfig:
+    """``openreml-simulate``: PLINK genotypes, phenotypes and covariates with known truth."""
+
+    out: str = MISSING  # folder to write into
+    num_samples: int = 1500
+    num_variants: int = 10_000
+    num_chromosomes: int = 10
+    num_causal: Optional[int] = None  # causal variants in all; None makes every variant causal
+    h2: list[float] = field(default_factory=lambda: [0.5])  # one a component; chromosomes are dealt to components in turn
+    family_size: int = 1  # full siblings a family; 1 is unrelated people
+    prevalence: Optional[float] = None  # None is a quantitative trait; else the case rate of a liability threshold
+    missing_genotypes: float = 0.0  # rate
+    missing_phenotypes: float = 0.0  # rate
+    covariates: bool = True  # age (quantitative), sex and batch (discrete) with effects
+    founders: str = "auto"  # msprime, numpy, or auto: msprime where it is installed
+    seed: int = 1
+    overwrite: bool = False
+
+
+@dataclass
+class PrepareConfig:
+    """``openreml-prepare``: PLINK 1 into a genotype store with quality control."""
+
+    source: str = MISSING  # PLINK prefix (or the .bed)
+    out: str = MISSING  # genotype store, *.vcz
+    autosomes_only: bool = True
+    min_maf: float = 0.0  # leave out variants with a minor allele frequency below it
+    max_missing: float = 1.0  # leave out variants with a higher rate of missing calls
+    max_sample_missing: float = 1.0  # leave out samples with a higher rate of missing calls
+    min_hwe_pvalue: float = 0.0  # leave out variants with a smaller exact Hardy-Weinberg p-value
+    variants_chunk: int = 1000
+    samples_chunk: int = 10_000
+    overwrite: bool = False
+    dask: DaskConfig = field(default_factory=DaskConfig)
+
+
+@dataclass
+class GrmConfig:
+    """``openreml-grm``: genomic relationship matrices from a genotype store, or to and from GCTA."""
+
+    source: str = MISSING  # genotype store, GRM store, or gcta:PREFIX
+    out: str = MISSING  # *.grm.zarr, a folder when by=chromosome, or gcta:PREFIX
+    by: str = "genome"  # genome or chromosome
+    min_maf: float = 0.0
+    max_missing: float = 1.0
+    chunk_size: Optional[int] = None  # rows and columns of a stored tile; None chooses from the number of samples
+    overwrite: bool = False
+    dask: DaskConfig = field(default_factory=DaskConfig)
+
+
+@dataclass
+class DataConfig:
+    """What ``openreml-fit`` reads."""
+
+    grm: Any = MISSING  # one GRM store or a list of them
+    pheno: str = MISSING
+    pheno_column: Any = 1  # number (1 is the first after FID IID) or name
+    qcovar: Optional[str] = None
+    covar: Optional[str] = None
+
+
+@dataclass
+class ModelConfig:
+    """The mixed model: y = Xβ + Σ g_k + e with g_k ~ N(0, σ_k² A_k)."""
+
+    name: str = "greml"
+    prevalence: Optional[float] = None  # of the disease in the population: adds the liability scale to the .hsq file
+
+
+@dataclass
+class SolverConfig:
+    """The AI-REML iteration."""
+
+    tile_size: Optional[int] = None  # rows of a tile; None chooses from n and the grid
+    constrain: bool = True  # variances stay at or above their bound
+    start: Any = "haseman-elston"  # haseman-elston, equal, or a list of variances, the residual last
+    max_iter: int = 50
+    tolerance_theta: float = 1e-6  # the next step would move no component by more, in standard errors
+    tolerance_loglik: float = 1e-9  # ... nor raise logL by more, beyond its rounding
+    lrt: bool = True  # refit without the first GRM for the likelihood-ratio test
+    kernel_cache_gb: float = 1.0  # host memory a rank may use to keep the stored tiles it has read
+
+
+@dataclass
+class GridConfig:
+    """P x Q process grid; None is chosen as square as the ranks allow, with P <= Q."""
+
+    rows: Optional[int] = None
+    columns: Optional[int] = None
+
+
+@dataclass
+class LauncherConfig:
+    """How ranks find each other and what they run on."""
+
+    name: str = "auto"  # auto, single, torchrun, slurm, mpi
+    device: str = "auto"  # auto, cpu, cuda
+    threads: Optional[int] = None  # a rank; None shares the cores given among the ranks of a host
+    timeout_seconds: float = 600.0  # of one exchange between ranks
+
+
+@dataclass
+class FitConfig:
+    """``openreml-fit``: variance components by REML."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    run_dir: Optional[str] = None  # None is runs/<time>, decided by rank 0
+    overwrite: bool = False

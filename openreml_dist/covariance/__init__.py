@@ -1,0 +1,9 @@
+"""Covariance structures by tiles."""
+
+from openreml_dist.covariance.covariance import Covariance
+from openreml_dist.covariance.grouping import Grouping
+from openreml_dist.covariance.identity import Identity
+from openreml_dist.covariance.kernel import Kernel, KernelSource
+from openreml_dist.covariance.term import Term, VarianceComponent
+
+__all__ = ["Covariance", "Grouping", "Identity", "Kernel", "KernelSource", "Term", "VarianceComponent"]

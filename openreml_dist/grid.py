@@ -1,0 +1,253 @@
+"""A P x Q grid of ranks and the few collectives that the solver uses, each counted and each failing alike on every rank.
+
+Dense panels travel over the device's backend (NCCL or gloo); objects, errors and barriers over gloo on the CPU, because only gloo
+can name a rank that does not answer.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from openreml_dist.errors import OpenREMLError, RankLostError
+from openreml_dist.layout import GridShape
+
+T = TypeVar("T")
+
+
+@dataclass
+class Traffic:
+    """What this rank has received since the grid was made."""
+
+    bytes_received: int = 0
+    messages_received: int = 0
+
+
+@dataclass
+class ProcessGrid:
+    """This rank's place on a grid of ranks, and its groups.
+
+    Rank (p, q) belongs to its grid row, the ranks (p, 0..Q−1), and to its grid column, the ranks (0..P−1, q). Without a process
+    group (one process, no launcher) every collective returns at once.
+    """
+
+    shape: GridShape
+    rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    world_group: dist.ProcessGroup | None = None
+    row_group: dist.ProcessGroup | None = None
+    column_group: dist.ProcessGroup | None = None
+    control_group: dist.ProcessGroup | None = None
+    timeout: timedelta = timedelta(minutes=10)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @classmethod
+    def single(cls, device: torch.device | str = "cpu") -> ProcessGrid:
+        """The 1 x 1 grid of a lone process. Local."""
+        return cls(GridShape(1, 1), device=torch.device(device))
+
+    @classmethod
+    def connect(
+        cls,
+        rows: int | None = None,
+        columns: int | None = None,
+        device: torch.device | str = "cpu",
+        timeout: timedelta = timedelta(minutes=10),
+    ) -> ProcessGrid:
+        """Lay a grid over the ranks of the default process group, or one process without it.
+
+        Collective: every rank calls it with the same arguments. Groups are made in the same order everywhere; another order hangs.
+
+        Raises:
+            ConfigError: if rows x columns is not the number of ranks.
+        """
+        if not dist.is_initialized():
+            GridShape.choose(1, rows, columns)
+            return cls.single(device)
+        from torch.distributed.device_mesh import init_device_mesh
+
+        shape = GridShape.choose(dist.get_world_size(), rows, columns)
+        device = torch.device(device)
+        mesh = init_device_mesh(device.type, (shape.rows, shape.columns), mesh_dim_names=("row", "column"))
+        control = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        return cls(
+            shape,
+            dist.get_rank(),
+            device,
+            world_group=dist.group.WORLD,
+            row_group=mesh.get_group("column"),  # varying the column index walks along a grid row
+            column_group=mesh.get_group("row"),
+            control_group=control,
+            timeout=timeout,
+        )
+
+    @property
+    def row(self) -> int:
+        """This rank's grid row p."""
+        return self.shape.coordinates(self.rank)[0]
+
+    @property
+    def column(self) -> int:
+        """This rank's grid column q."""
+        return self.shape.coordinates(self.rank)[1]
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is rank 0, which decides and prints."""
+        return self.rank == 0
+
+    # Panels. Each is in place; the argument must be contiguous: gloo would send another matrix, silently.
+
+    def broadcast_in_row_(self, panel: Tensor, column: int) -> None:
+        """Send ``panel`` from the rank at ``column`` to its whole grid row. Collective over the grid row."""
+        self._broadcast_(panel, self.shape.rank(self.row, column), self.row_group)
+
+    def broadcast_in_column_(self, panel: Tensor, row: int) -> None:
+        """Send ``panel`` from the rank at ``row`` to its whole grid column. Collective over the grid column."""
+        self._broadcast_(panel, self.shape.rank(row, self.column), self.column_group)
+
+    def broadcast_(self, values: Tensor, rank: int) -> None:
+        """Send ``values`` from ``rank`` to every rank. Collective."""
+        self._broadcast_(values, rank, self.world_group)
+
+    def sum_(self, values: Tensor) -> Tensor:
+        """Sum ``values`` over all ranks, in place, and return it. Collective."""
+        return self._reduce_(values, self.world_group)
+
+    def max_(self, values: Tensor) -> Tensor:
+        """The largest of ``values`` over all ranks, in place, elementwise, and return it. Collective."""
+        return self._reduce_(values, self.world_group, dist.ReduceOp.MAX)
+
+    def sum_in_row_(self, values: Tensor) -> Tensor:
+        """Sum over the grid row, in place. Collective over the grid row."""
+        return self._reduce_(values, self.row_group)
+
+    def sum_in_column_(self, values: Tensor) -> Tensor:
+        """Sum over the grid column, in place. Collective over the grid column."""
+        return self._reduce_(values, self.column_group)
+
+    def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> None:
+        if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
+            return
+        assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
+        with _lost_ranks_named():
+            dist.broadcast(values, src=source, group=group)
+        if source != self.rank:
+            self._count(values)
+
+    def _reduce_(
+        self, values: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
+    ) -> Tensor:
+        if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
+            return values
+        assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
+        with _lost_ranks_named():
+            dist.all_reduce(values, op=op, group=group)
+        self._count(values)
+        return values
+
+    def _count(self, values: Tensor) -> None:
+        self.traffic.bytes_received += values.numel() * values.element_size()
+        self.traffic.messages_received += 1
+
+    # Decisions, errors and barriers.
+
+    def share(self, value: T, rank: int = 0) -> T:
+        """The value that ``rank`` passed, on every rank. Collective. Pickled; for decisions and settings, not for matrices."""
+        if self.control_group is None:
+            return value
+        box = [value]
+        with _lost_ranks_named():
+            dist.broadcast_object_list(box, src=rank, group=self.control_group, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in rank order, on every rank. Collective. Pickled."""
+        if self.control_group is None:
+            return [value]
+        values: list[Any] = [None] * self.shape.size
+        with _lost_ranks_named():
+            dist.all_gather_object(values, value, group=self.control_group)
+        return values
+
+    @contextmanager
+    def together(self, doing: str) -> Iterator[None]:
+        """Run a block that may fail on some ranks only; a failure of one becomes the same exception on all.
+
+        Collective: every rank enters the block, and every rank meets the others at its end, failed or not. So the block itself
+        must not stop in a collective because another rank has failed.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except RankLostError:
+            raise
+        except Exception as error:
+            failure = error
+        self.raise_first(failure, doing)
+
+    def raise_first(self, failure: Exception | None, doing: str) -> None:
+        """Raise the failure of the lowest failing rank on every rank; return if no rank has one. Collective."""
+        if self.control_group is None:
+            if failure is not None:
+                raise failure
+            return
+        failed = torch.tensor([self.shape.size if failure is None else self.rank])
+        with _lost_ranks_named():
+            dist.all_reduce(failed, op=dist.ReduceOp.MIN, group=self.control_group)
+        first = int(failed.item())
+        if first == self.shape.size:
+            return
+        shared = self.share(_portable(failure, doing) if self.rank == first else None, first)
+        assert shared is not None
+        raise shared from failure
+
+    def barrier(self, doing: str) -> None:
+        """Wait for every rank. Collective. A rank that does not arrive in time is named.
+
+        Raises:
+            RankLostError: on rank 0 with the missing ranks; elsewhere when rank 0 gives up.
+        """
+        if self.control_group is None:
+            return
+        try:
+            dist.monitored_barrier(self.control_group, timeout=self.timeout, wait_all_ranks=True)
+        except RuntimeError as error:
+            raise RankLostError(f"while {doing}: {error}") from error
+
+
+def _portable(failure: Exception | None, doing: str) -> Exception:
+    """The failure itself if it is one of ours, else one that says what was being done; either survives the journey."""
+    assert failure is not None
+    if not isinstance(failure, OpenREMLError):
+        return OpenREMLError(f"while {doing}: {type(failure).__name__}: {failure}")
+    pickle.loads(pickle.dumps(failure))
+    return failure
+
+
+@contextmanager
+def _lost_ranks_named() -> Iterator[None]:
+    """Turn what torch says when a peer dies ("connection closed", a time-out) into RankLostError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's DistBackendError and DistNetworkError are RuntimeErrors, and so is gloo's own
+        raise RankLostError(
+            f"another rank stopped answering ({str(error).splitlines()[0]}). Likely causes: it was killed, ran out of memory, "
+            "or its node was lost; its own log says more."
+        ) from error
+
+
+Progress = Callable[[float], None]
+"""Called with the finished share, 0..1, of a long phase."""
+
+
+def no_progress(_: float) -> None:
+    """Report nothing."""

@@ -1,0 +1,6 @@
+"""Tiled linear algebra on a process grid."""
+
+from openreml_dist.linalg.cholesky import CholeskyFactor, cholesky_
+from openreml_dist.linalg.sweep import Inverse, multiply, sweep_inverse_
+
+__all__ = ["CholeskyFactor", "Inverse", "cholesky_", "multiply", "sweep_inverse_"]

@@ -1,0 +1,251 @@
+"""``REML``: the Python interface, in one process or in ranks.
+
+Legend: n samples, p fixed effects, r parameters θ. Method names, arguments and return values are those of the single-machine package
+torch-openreml 0.1.0a0; ``fit`` is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.grid import ProcessGrid, Progress, no_progress
+from openreml_dist.layout import TileLayout, choose_tile_size
+from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
+from openreml_dist.reml.projection import Design
+from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.start import starting_values
+from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
+
+SMALLEST_RESIDUAL = 1e-6  # share of the phenotypic variance at which the bound of an identity term lies: V must stay invertible
+
+History = dict[str, list[Tensor]]
+
+
+def _silent(_: str) -> Progress:
+    return no_progress
+
+
+class REML:
+    """Restricted maximum likelihood for y ~ N(Xβ, V(θ)).
+
+    Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values. In one
+    process without a process group nothing else is needed.
+
+    Args:
+        v_builder: V(θ) as a sum of terms.
+        grid: ranks to work on; by default all ranks of the default process group, or this process alone.
+        tile_size: rows of a tile; by default chosen from n and the grid.
+        jitter: added to the diagonal of V(θ).
+    Raises:
+        TypeError: if ``v_builder`` is not a ``Covariance``.
+        ConfigError: if a rank would own no tile with the ``tile_size`` given.
+
+    Attributes:
+        history: of the last ``optimize``: ``theta``, ``beta``, ``loglik``, ``score``, ``ai``, ``delta``, ``update``, lists with one
+            entry an iteration, all of the θ of that iteration.
+    """
+
+    def __init__(
+        self,
+        v_builder: Covariance,
+        *,
+        grid: ProcessGrid | None = None,
+        tile_size: int | None = None,
+        jitter: float = 0.0,
+        phase: PhaseProgress = _silent,
+    ) -> None:
+        if not isinstance(v_builder, Covariance):
+            raise TypeError(f"v_builder must be a Covariance, not {type(v_builder).__name__}")
+        self.covariance = v_builder
+        self.grid = grid if grid is not None else ProcessGrid.connect()
+        self.layout = _layout(v_builder.size, self.grid, tile_size)
+        self.jitter = jitter
+        self.history: History = {}
+        self._phase = phase
+
+    # The safe driver.
+
+    def fit(
+        self,
+        y: Tensor,
+        x: Tensor,
+        start: Tensor | str = "haseman-elston",
+        *,
+        constrain: bool = True,
+        stopping: Stopping | None = None,
+        report: Callable[[Iteration], None] | None = None,
+    ) -> FitResult:
+        """Estimate θ by AI-REML in a trust region, within bounds. Collective.
+
+        Args:
+            y: (n,) float64.
+            x: (n, p) float64.
+            start: (r,) values, ``haseman-elston`` or ``equal``.
+            constrain: keep variances at or above zero (an identity term at or above 1e-6 of the phenotypic variance).
+            stopping: tolerances.
+            report: called on rank 0 with every iterate as it is accepted.
+        Raises:
+            InputError: for data of the wrong shape, values that are not finite, dependent columns of X.
+            ConfigError: for a start outside the bounds.
+            NotPositiveDefiniteError: if V is not positive definite at the start.
+        """
+        problem = self._problem(y, x)
+        lower = self._lower_bounds(problem) if constrain else torch.full((self._num_parameters,), -math.inf, dtype=torch.float64)
+        theta = starting_values(problem, start, self._phase) if isinstance(start, str) else self._theta(start)
+        for name, value, bound in zip(self.covariance.parameters, theta.tolist(), lower.tolist(), strict=True):
+            if value < bound:
+                raise ConfigError(f"start: {name} = {value:g} is below its bound {bound:g}; start above it or do not constrain")
+        decisions = average_information(theta, lower, stopping or Stopping(), report) if self.grid.is_root else None
+        outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
+        return FitResult.of(outcome, self.covariance.parameters)
+
+    # The interface of torch-openreml.
+
+    def ai_step(
+        self, y: Tensor, x: Tensor, theta: Tensor, require_loglik: bool = True, require_beta: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """β̂ (p,), score (r,), average information (r, r) and log-likelihood () at θ; nan for what is not required. Collective."""
+        step = self._step(y, x, theta)
+        nan = torch.tensor(math.nan, dtype=torch.float64)
+        loglik = torch.tensor(step.loglik, dtype=torch.float64) if require_loglik else nan
+        return (step.beta if require_beta else nan), step.score, step.AI, loglik
+
+    def loglik(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
+        """REML log-likelihood () at θ, without −½(n−p) log 2π, from a Cholesky factor. Collective."""
+        return torch.tensor(log_likelihood(self._problem(y, x), self._theta(theta), self._phase), dtype=torch.float64)
+
+    def blue(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
+        """Best linear unbiased estimates β̂ (p,) at θ. Collective."""
+        return self._step(y, x, theta).beta
+
+    def update(
+        self, theta: Tensor, delta: Tensor, eta: float, lb: float | Tensor = -math.inf, ub: float | Tensor = math.inf
+    ) -> tuple[Tensor, Tensor]:
+        """θ + ηδ clipped to [lb, ub], and the change that this made. Local."""
+        lower, upper = (torch.as_tensor(bound, dtype=theta.dtype) for bound in (lb, ub))
+        updated = torch.minimum(torch.maximum(theta + eta * delta, lower), upper)
+        return updated, updated - theta
+
+    def optimize(
+        self,
+        y: Tensor,
+        x: Tensor,
+        theta: Tensor,
+        max_iter: int = 200,
+        eta: float = 1.0,
+        require_loglik: bool = True,
+        lb: float | Tensor = -math.inf,
+        ub: float | Tensor = math.inf,
+        check_score: bool = True,
+        check_delta: bool = True,
+        check_loglik: bool = True,
+        tol_score: float = 1e-4,
+        tol_delta: float = 1e-4,
+        tol_loglik: float = 1e-4,
+    ) -> tuple[Tensor, Tensor, int]:
+        """The plain loop θ ← clip(θ + η AI⁻¹ score), without safeguards; ``fit`` has them. Collective.
+
+        Returns:
+            θ (r,) after the last update, β̂ (p,) of the last evaluated θ, and the number of iterations.
+        """
+        theta = self._theta(theta)
+        self.history = {key: [] for key in ("theta", "beta", "loglik", "score", "ai", "delta", "update")}
+        for _ in range(max_iter):
+            beta, score, ai, loglik = self.ai_step(y, x, theta, require_loglik=require_loglik)
+            delta = torch.linalg.solve(ai, score)
+            updated, change = self.update(theta, delta, eta, lb, ub)
+            record = {"theta": theta, "beta": beta, "loglik": loglik, "score": score, "ai": ai, "delta": delta, "update": change}
+            for key, value in record.items():
+                self.history[key].append(value)
+            theta = updated
+            if self.is_converged(check_score, check_delta, check_loglik, tol_score, tol_delta, tol_loglik):
+                break
+        return theta, self.history["beta"][-1], len(self.history["theta"])
+
+    def is_converged(
+        self,
+        check_score: bool = True,
+        check_delta: bool = True,
+        check_loglik: bool = True,
+        tol_score: float = 1e-4,
+        tol_delta: float = 1e-4,
+        tol_loglik: float = 1e-4,
+    ) -> bool:
+        """Whether the last iteration of ``optimize`` passes every enabled check; never before two iterations. Local."""
+        logliks = self.history.get("loglik", [])
+        if len(logliks) < 2:
+            return False
+        checks = [
+            (check_score, float(self.history["score"][-1].norm()), tol_score),
+            (check_delta, float(self.history["delta"][-1].norm()), tol_delta),
+            (check_loglik, abs(float(logliks[-1] - logliks[-2])), tol_loglik),
+        ]
+        return all(value < tolerance for enabled, value, tolerance in checks if enabled)
+
+    # What the methods share.
+
+    @property
+    def _num_parameters(self) -> int:
+        return len(self.covariance.parameters)
+
+    def _step(self, y: Tensor, x: Tensor, theta: Tensor) -> Step:
+        return ai_step(self._problem(y, x), self._theta(theta), self._phase)
+
+    def _theta(self, theta: Tensor) -> Tensor:
+        values = torch.as_tensor(theta, dtype=torch.float64).detach().cpu()
+        if values.shape != (self._num_parameters,):
+            raise InputError(
+                f"theta: {tuple(values.shape)} values given for {self._num_parameters} parameters "
+                f"({', '.join(self.covariance.parameters)})"
+            )
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"theta: {values.tolist()} is not finite")
+        return values
+
+    def _problem(self, y: Tensor, x: Tensor) -> Problem:
+        n, device = self.covariance.size, self.grid.device
+        if y.shape != (n,) or x.ndim != 2 or x.shape[0] != n:
+            raise InputError(f"y {tuple(y.shape)} and x {tuple(x.shape)} must have {n} rows, as V has; x must have two dimensions")
+        if not bool(torch.isfinite(y).all() and torch.isfinite(x).all()):
+            raise InputError("y and x must be finite")
+        return Problem(
+            self.covariance, y.double().to(device), Design.of(x.double().to(device)), self.grid, self.layout, jitter=self.jitter
+        )
+
+    def _lower_bounds(self, problem: Problem) -> Tensor:
+        residuals = problem.y - problem.X.Q @ (problem.X.Q.mT @ problem.y)
+        smallest = SMALLEST_RESIDUAL * float(residuals.var())
+        lower = self.covariance.lower_bounds.clone()
+        for k, name in enumerate(self.covariance.parameters):
+            if any(isinstance(term, Identity) and term.name == name for term in self.covariance.terms):
+                lower[k] = smallest
+        return lower
+
+
+def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step | float:
+    """What the driver asks for. Collective."""
+    if request.complete:
+        return ai_step(problem, request.theta, phase)
+    return log_likelihood(problem, request.theta, phase)
+
+
+def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:
+    """The tiling asked for, or a good one."""
+    if tile_size is None:
+        return TileLayout(size, choose_tile_size(size, grid.shape, on_gpu=grid.device.type != "cpu"), grid.shape)
+    layout = TileLayout(size, tile_size, grid.shape)
+    idle = layout.ranks_without_tile()
+    if idle:
+        raise ConfigError(
+            f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves "
+            f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))} of the {grid.shape.rows} x {grid.shape.columns} "
+            f"grid without a tile; use at most {choose_tile_size(size, grid.shape)}, or fewer ranks"
+        )
+    return layout

@@ -1,0 +1,235 @@
+"""The AI-REML iteration: what rank 0 decides, and how every rank follows.
+
+The decisions are one generator, ``average_information``, that knows no matrix, no rank and no file: it asks for a θ to be evaluated,
+is told the result, and ends with an outcome. ``drive`` runs it on rank 0, shares each request with all ranks and evaluates it
+there together, so that no rank can diverge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from openreml_dist.errors import NotPositiveDefiniteError
+from openreml_dist.grid import ProcessGrid
+from openreml_dist.reml.step import Step
+from openreml_dist.reml.trust import ModelStep, bounded_step, positive_definite, secant_correction
+
+
+class Status(StrEnum):
+    """How a fit ended."""
+
+    CONVERGED = "converged"
+    CONVERGED_AT_BOUND = "converged_at_bound"
+    ITERATION_LIMIT = "iteration_limit"
+    STALLED = "stalled"
+    FAILED = "failed"
+
+    @property
+    def exit_code(self) -> int:
+        """What a program that ran the fit exits with."""
+        return {"iteration_limit": 3, "stalled": 3, "failed": 4}.get(self, 0)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop: the step that would come next is negligible.
+
+    Attributes:
+        max_iter: accepted steps at most.
+        tolerance_theta: it would move no component by more, in standard errors.
+        tolerance_loglik: it would raise ℓ by no more, beyond the rounding of ℓ.
+    """
+
+    max_iter: int = 50
+    tolerance_theta: float = 1e-6
+    tolerance_loglik: float = 1e-9
+
+
+@dataclass(frozen=True)
+class Request:
+    """Evaluate this θ: everything (a ``Step``), or the log-likelihood alone, a third of the work."""
+
+    theta: Tensor
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One accepted iterate: all numbers belong to the θ of ``step``.
+
+    Attributes:
+        number: 0 is the start.
+        evaluations: of V(θ) that this iteration took.
+        at_lower: (r,) parameters held on their lower bound.
+        next_step: what the quadratic model would do next, with no trust region; its size says how far off the optimum is.
+        largest_move: of ``next_step``, in standard errors.
+    """
+
+    number: int
+    step: Step
+    evaluations: int
+    at_lower: Tensor
+    next_step: ModelStep
+    largest_move: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the iteration ended, and all accepted iterates, the last the best."""
+
+    status: Status
+    iterations: tuple[Iteration, ...]
+    message: str
+
+    @property
+    def last(self) -> Iteration:
+        """The estimate."""
+        return self.iterations[-1]
+
+
+Reply = Step | float | None
+"""A complete step, a log-likelihood alone, or None where V(θ) is not positive definite."""
+
+INITIAL_RADIUS = 10.0  # standard errors jointly
+SMALLEST_RADIUS = 1e-8
+ACCEPTED_GAIN = 1e-4  # least actual share of the predicted rise of ℓ
+
+
+def average_information(
+    start: Tensor, lower: Tensor, stopping: Stopping, report: Callable[[Iteration], None] | None = None
+) -> Generator[Request, Reply, Outcome]:
+    """AI-REML in a trust region with bounds, as a dialogue: yields a Request, is sent its Reply, returns the Outcome.
+
+    The first trial of an iteration is evaluated completely, because it is nearly always accepted and then is the next iterate;
+    after a rejection only ℓ is evaluated until a shorter step is accepted.
+
+    Args:
+        start: (r,) within the bounds.
+        lower: (r,) least values, −inf for none.
+        stopping: tolerances and the limit of iterations.
+        report: told every accepted iterate at once.
+    Raises:
+        NotPositiveDefiniteError: if V is not positive definite at the start.
+    """
+    first = yield Request(start, complete=True)
+    if not isinstance(first, Step):
+        raise NotPositiveDefiniteError("V is not positive definite at the start")
+    step, E, radius, evaluations = first, torch.zeros_like(first.AI), INITIAL_RADIUS, 1
+    iterations: list[Iteration] = []
+    while True:
+        iteration = _describe(len(iterations), step, E, lower, evaluations)
+        iterations.append(iteration)
+        if report is not None:
+            report(iteration)
+        if _is_negligible(iteration, stopping):
+            status = Status.CONVERGED_AT_BOUND if bool(iteration.at_lower.any()) else Status.CONVERGED
+            return Outcome(status, tuple(iterations), "the next step would be negligible")
+        if len(iterations) > stopping.max_iter:
+            return Outcome(Status.ITERATION_LIMIT, tuple(iterations), f"not converged after {stopping.max_iter} iterations")
+
+        trial, radius, evaluations = yield from _improve(step, E, lower, radius)
+        if trial is None:
+            return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
+        E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score)
+        step = trial
+
+
+def _improve(
+    step: Step, E: Tensor, lower: Tensor, radius: float
+) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
+    """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
+    B = positive_definite(step.AI + E)
+    evaluations = 0
+    while radius > SMALLEST_RADIUS:
+        model = bounded_step(step.score, B, step.theta, lower, radius)
+        theta = torch.maximum(step.theta + model.delta, lower)
+        trial = yield Request(theta, complete=evaluations == 0)
+        evaluations += 1
+        share = _gained_share(trial, step.loglik, model)
+        if share < ACCEPTED_GAIN:
+            radius = 0.5 * min(radius, model.length)
+            continue
+        if share > 0.75 and model.length > 0.9 * radius:
+            radius *= 2
+        elif share < 0.25:
+            radius = 0.5 * model.length
+        if not isinstance(trial, Step):
+            trial = yield Request(theta, complete=True)
+            evaluations += 1
+        assert isinstance(trial, Step)
+        return trial, radius, evaluations
+    return None, radius, evaluations
+
+
+def _gained_share(trial: Reply, loglik: float, model: ModelStep) -> float:
+    """Actual over predicted rise of ℓ: −inf without a finite ℓ, 1 where the predicted rise is within the rounding of ℓ."""
+    reached = trial.loglik if isinstance(trial, Step) else trial
+    if reached is None or not torch.isfinite(torch.tensor(reached)):
+        return float("-inf")
+    if model.gain < _rounding(loglik) and abs(reached - loglik) < 10 * _rounding(loglik):
+        return 1.0
+    return (reached - loglik) / model.gain
+
+
+def _rounding(loglik: float) -> float:
+    """What the sum of n logarithms and squares behind ℓ may be off by."""
+    return 1e-11 * (1 + abs(loglik))
+
+
+def _describe(number: int, step: Step, E: Tensor, lower: Tensor, evaluations: int) -> Iteration:
+    """The iterate with its distance from the optimum as the quadratic model sees it."""
+    B = positive_definite(step.AI + E)
+    next_step = bounded_step(step.score, B, step.theta, lower, radius=float("inf"))
+    at_lower = (step.theta <= lower) & (step.score <= 0)
+    standard_errors = torch.linalg.inv(B).diagonal().sqrt()
+    largest_move = float((next_step.delta.abs() / standard_errors).max())
+    return Iteration(number, step, evaluations, at_lower, next_step, largest_move)
+
+
+def _is_negligible(iteration: Iteration, stopping: Stopping) -> bool:
+    """Whether the next step would move neither θ nor ℓ: the projected score is zero for all purposes."""
+    gain_limit = stopping.tolerance_loglik + _rounding(iteration.step.loglik)
+    return iteration.largest_move <= stopping.tolerance_theta and iteration.next_step.gain <= gain_limit
+
+
+Evaluate = Callable[[Request], Step | float]
+
+
+def drive(grid: ProcessGrid, decisions: Generator[Request, Reply, Outcome] | None, evaluate: Evaluate) -> Outcome:
+    """Run the decisions of rank 0 and evaluate each request on all ranks.
+
+    Collective: every rank calls it; ``decisions`` is given on rank 0 and None elsewhere. An error of the decisions or of an
+    evaluation is raised on every rank.
+
+    Args:
+        grid: the ranks.
+        decisions: ``average_information(...)`` on rank 0.
+        evaluate: collective; raises NotPositiveDefiniteError on every rank or on none.
+    Returns:
+        The outcome, the same on every rank.
+    """
+    reply: Reply = None
+    while True:
+        request: Request | Outcome | Exception | None = None
+        if decisions is not None:
+            try:
+                request = decisions.send(reply)
+            except StopIteration as end:
+                request = end.value
+            except Exception as error:
+                request = error
+        request = grid.share(request)
+        if isinstance(request, Exception):
+            raise request
+        if isinstance(request, Outcome):
+            return request
+        assert request is not None
+        try:
+            reply = evaluate(request)
+        except NotPositiveDefiniteError:
+            reply = None

@@ -1,0 +1,100 @@
+"""P = V⁻¹ − V⁻¹X(XᵀV⁻¹X)⁻¹XᵀV⁻¹, applied and read by tiles, never formed.
+
+Legend: n samples, p fixed effects; X = QR with orthonormal Q, so that badly scaled covariates do no harm: P depends on Q alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from openreml_dist.errors import InputError
+from openreml_dist.linalg import Inverse
+from openreml_dist.tiled import TiledSymmetric
+
+
+@dataclass(frozen=True)
+class Design:
+    """Fixed-effect design X = QR: Q (n, p) orthonormal, R (p, p) upper triangular."""
+
+    Q: Tensor
+    R: Tensor
+
+    @classmethod
+    def of(cls, X: Tensor) -> Design:
+        """Orthogonalise X (n, p). Local.
+
+        Raises:
+            InputError: if X has more columns than rows, or linearly dependent columns.
+        """
+        n, p = X.shape
+        if n <= p:
+            raise InputError(f"{n} samples cannot estimate {p} fixed effects and a residual variance")
+        scale = torch.linalg.vector_norm(X, dim=0)
+        if not bool((scale > 0).all()):
+            raise InputError(f"fixed effects: column {int(scale.argmin()) + 1} of X is zero")
+        Q, R = torch.linalg.qr(X / scale)
+        smallest = R.diagonal().abs()
+        if bool((smallest < 1e-9).any()):
+            raise InputError(f"fixed effects: column {int(smallest.argmin()) + 1} of X is a combination of the columns before it")
+        return cls(Q.contiguous(), R * scale)
+
+    @property
+    def log_gram_determinant(self) -> float:
+        """log|XᵀX|."""
+        return 2 * float(self.R.diagonal().abs().log().sum())
+
+
+class Projection:
+    """P = V⁻¹ − WWᵀ with W = V⁻¹QC⁻ᵀ and CCᵀ = QᵀV⁻¹Q.
+
+    Collective to make and to apply; its tiles are local.
+    """
+
+    def __init__(self, V_inv: Inverse, X: Design) -> None:
+        self._V_inv = V_inv
+        self._X = X
+        V_inv_Q = V_inv @ X.Q
+        self._C = torch.linalg.cholesky(X.Q.mT @ V_inv_Q)
+        self.W = torch.linalg.solve_triangular(self._C, V_inv_Q.mT, upper=False).mT.contiguous()
+
+    def __matmul__(self, B: Tensor) -> Tensor:
+        """PB for a replicated B (n,) or (n, m). Collective."""
+        columns = B if B.ndim == 2 else B[:, None]
+        PB = self._V_inv @ columns - self.W @ (self.W.mT @ columns)
+        return PB.reshape(B.shape)
+
+    @property
+    def tiles(self) -> TiledSymmetric:
+        """The tiles of V⁻¹, which say which tiles of P this rank can give."""
+        return self._V_inv.tiles
+
+    def tile(self, i: int, j: int) -> Tensor:
+        """Tile (i, j) of P. Local: on its owner. Cost: 2 p flops a number, once for all parameters."""
+        rows, columns = self.tiles.layout.span(i), self.tiles.layout.span(j)
+        return torch.addmm(
+            self.tiles.tile(i, j), self.W[rows.start : rows.stop], self.W[columns.start : columns.stop].mT, alpha=-1
+        )
+
+    @property
+    def log_determinants(self) -> float:
+        """log|V| + log|XᵀV⁻¹X|."""
+        return self._V_inv.log_determinant + fixed_log_determinant(self._C, self._X)
+
+    def fixed_effects(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """β̂ (p,) = (XᵀV⁻¹X)⁻¹XᵀV⁻¹y and its sampling covariance (p, p). Local."""
+        F = fixed_effect_factor(self._C, self._X)
+        return F @ (self.W.mT @ y), F @ F.mT
+
+
+def fixed_effect_factor(C: Tensor, X: Design) -> Tensor:
+    """F = R⁻¹C⁻ᵀ with FFᵀ = (XᵀV⁻¹X)⁻¹, from CCᵀ = QᵀV⁻¹Q. Local."""
+    C_inv_T = torch.linalg.solve_triangular(C.mT, torch.eye(len(C), dtype=C.dtype, device=C.device), upper=True)
+    return torch.linalg.solve_triangular(X.R, C_inv_T, upper=True)
+
+
+def fixed_log_determinant(C: Tensor, X: Design) -> float:
+    """log|XᵀV⁻¹X| from CCᵀ = QᵀV⁻¹Q. Local."""
+    return 2 * float(C.diagonal().log().sum()) + X.log_gram_determinant

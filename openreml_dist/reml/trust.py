@@ -1,0 +1,97 @@
+"""The step that maximises a quadratic model of ℓ within bounds and a trust region.
+
+Legend: r parameters; g score; B positive definite curvature (−∂²ℓ, near AI); δ step. All on the CPU, r is small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelStep:
+    """A step, what the quadratic model promises for it, and how long it is.
+
+    Attributes:
+        delta: (r,).
+        gain: gᵀδ − ½δᵀBδ, the rise of ℓ that the model predicts.
+        length: √(δᵀBδ), in standard errors jointly.
+        at_lower: (r,) which parameters end on their lower bound.
+    """
+
+    delta: Tensor
+    gain: float
+    length: float
+    at_lower: Tensor
+
+
+def bounded_step(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor, radius: float) -> ModelStep:
+    """Maximise gᵀδ − ½δᵀBδ subject to θ + δ ≥ lower and √(δᵀBδ) ≤ radius.
+
+    The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite). A step longer than
+    the radius is shortened, which keeps it within the bounds. Local.
+    """
+    room = lower - theta  # δ may not be less
+    held = torch.zeros_like(g, dtype=torch.bool)
+    for _ in range(3 * len(g) + 1):
+        delta = _solve_free(g, B, room, held)
+        outside = ~held & (delta < room)
+        if bool(outside.any()):
+            held = held | (outside & (room - delta >= (room - delta)[outside].max()))
+            continue
+        multiplier = B @ delta - g  # ≥ 0 where holding at the bound is right
+        wrong = held & (multiplier < 0)
+        if not bool(wrong.any()):
+            break
+        held = held & (multiplier > multiplier[wrong].min())
+    delta = torch.maximum(delta, room)
+    length = float((delta @ B @ delta).sqrt())
+    if length > radius:
+        delta = delta * (radius / length)
+        length = radius
+    at_lower = theta + delta <= lower
+    return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_lower)
+
+
+def _solve_free(g: Tensor, B: Tensor, room: Tensor, held: Tensor) -> Tensor:
+    """δ with δ = room where held and (Bδ)_free = g_free."""
+    delta = torch.where(held, room, torch.zeros_like(g))
+    free = ~held
+    if bool(free.any()):
+        rhs = g[free] - B[free][:, held] @ delta[held]
+        delta[free] = torch.linalg.solve(B[free][:, free], rhs)
+    return delta
+
+
+def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor) -> Tensor:
+    """E such that B = AI + E maps the last step to the change of score that it made: Bδ = −Δg.
+
+    AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner products, makes
+    it superlinear. Dropped (E = 0) where it would change the curvature along one direction by more than tenfold. Local.
+
+    References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006), § 6.2.
+    """
+    residual = -score_change - (AI + E) @ delta
+    along = float(residual @ delta)
+    if abs(along) <= 1e-8 * float(residual.norm() * delta.norm()):
+        return E
+    corrected = E + torch.outer(residual, residual) / along
+    L, info = torch.linalg.cholesky_ex(AI)
+    if int(info) > 0:
+        return torch.zeros_like(E)
+    relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, corrected, upper=False).mT, upper=False)
+    eigenvalues = 1 + torch.linalg.eigvalsh(0.5 * (relative + relative.mT))
+    return corrected if bool(((eigenvalues > 0.1) & (eigenvalues < 10)).all()) else torch.zeros_like(E)
+
+
+def positive_definite(B: Tensor) -> Tensor:
+    """B with the eigenvalues of its unit-diagonal form raised to at least 1e-10, so that a confounded model still has a step. Local."""
+    scale = B.diagonal().clamp_min(torch.finfo(B.dtype).tiny).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * B * scale)
+    if float(values[0]) >= 1e-10:
+        return B
+    raised = vectors @ torch.diag(values.clamp_min(1e-10)) @ vectors.mT
+    return raised / scale[:, None] / scale

@@ -1,0 +1,194 @@
+"""GRM stores, ``*.grm.zarr``: a genomic relationship matrix in square chunks of its lower triangle.
+
+The array ``grm`` is n x n float32. Only chunks on and below the diagonal are written, a diagonal chunk full and symmetric, each
+uncompressed (relationship matrices do not compress) and followed by its crc32c. The fill value is NaN. ``family_id`` and
+``sample_id`` give the order of rows and columns. The attribute ``complete`` is the last thing written.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from openreml_dist.errors import InputError
+from openreml_dist.store.zarr_group import get_array, open_group, read_strings, written_chunks
+
+GRM_FORMAT = "openreml-grm"
+GRM_VERSION = 1
+CACHE_BYTES = 256_000_000
+
+Indices = NDArray[np.int64]
+Tile = NDArray[np.float32]
+
+
+class ChunkCache:
+    """Chunks of one GRM store that were read last, up to a number of bytes (but always the last one)."""
+
+    def __init__(self, path: str, array: zarr.Array[Any], cache_bytes: int) -> None:
+        """Keep up to ``cache_bytes`` of decoded chunks of ``array``, which belongs to the store at ``path``."""
+        self.path = path
+        self.array = array
+        self.cache_bytes = cache_bytes
+        self._chunks: OrderedDict[tuple[int, int], Tile] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, i: int, j: int) -> Tile:
+        """Stored chunk (i, j), j <= i, clipped to the matrix.
+
+        Raises:
+            InputError: the chunk fails its checksum, is missing, or holds a value that is not finite.
+        """
+        if (i, j) in self._chunks:
+            self._chunks.move_to_end((i, j))
+            return self._chunks[i, j]
+        chunk = self._read(i, j)
+        self._chunks[i, j] = chunk
+        self._bytes += chunk.nbytes
+        while self._bytes > self.cache_bytes and len(self._chunks) > 1:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return chunk
+
+    def _read(self, i: int, j: int) -> Tile:
+        size = self.array.chunks[0]
+        where, remedy = f"{self.path}: chunk grm/c/{i}/{j}", "Restore it from a copy or make the GRM again"
+        try:
+            chunk = np.asarray(self.array[i * size : (i + 1) * size, j * size : (j + 1) * size], dtype=np.float32)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{where} is damaged (checksum or read error): {error}. {remedy}") from error
+        if not np.isfinite(chunk).all():
+            raise InputError(f"{where} is missing or holds values that are not finite. {remedy}")
+        return chunk
+
+
+@dataclass(frozen=True, eq=False)
+class GrmStore:
+    """A complete GRM store, opened for reading in one process; pickling it opens it again in the other process.
+
+    Attributes:
+        path: where it is, as given.
+        family_id, sample_id: (n,) ids in the order of rows and columns; family ids are ``0`` where ``matches_iid_alone``.
+        num_samples: n.
+        chunk_size: rows and columns of a stored chunk.
+        attributes: method, num_variants, allele_frequency, partition, input_digest, ...
+        matches_iid_alone: no family ids are known, so that unique individual ids are matched alone.
+    """
+
+    path: str
+    family_id: NDArray[np.str_] = field(repr=False)
+    sample_id: NDArray[np.str_] = field(repr=False)
+    num_samples: int
+    chunk_size: int
+    attributes: dict[str, Any]
+    matches_iid_alone: bool
+    _chunks: ChunkCache = field(repr=False)
+
+    def read(self, rows: Indices, columns: Indices) -> Tile:
+        """A[rows][:, columns] as (len(rows), len(columns)) float32, for any indices in any order.
+
+        Each stored chunk under the request is read at most once, and no other chunk. The upper triangle is read by symmetry.
+
+        Raises:
+            InputError: a chunk fails its checksum or holds values that are not finite; the message names it.
+        """
+        row_groups = _by_chunk(rows, self.num_samples, self.chunk_size)
+        column_groups = _by_chunk(columns, self.num_samples, self.chunk_size)
+        result = np.empty((len(rows), len(columns)), dtype=np.float32)
+        requested = [(a, b) for a in row_groups for b in column_groups]
+        for a, b in sorted(requested, key=lambda pair: (max(pair), min(pair))):  # both uses of a chunk follow each other
+            chunk = self._chunks.get(max(a, b), min(a, b))
+            to_rows, from_rows = row_groups[a]
+            to_columns, from_columns = column_groups[b]
+            source = chunk if a >= b else chunk.T
+            result[_cross(to_rows, to_columns)] = source[_cross(from_rows, from_columns)]
+        return result
+
+    def __reduce__(self) -> tuple[Callable[..., GrmStore], tuple[str, int]]:
+        """Pickle as the call that opens the store again."""
+        return open_grm, (self.path, self._chunks.cache_bytes)
+
+
+def _by_chunk(indices: Indices, num_samples: int, chunk_size: int) -> dict[int, tuple[Indices, Indices]]:
+    """Chunk number -> (positions in the request, positions in the chunk)."""
+    if len(indices) and not (indices.min() >= 0 and indices.max() < num_samples):
+        raise IndexError(f"indices of a GRM of {num_samples} samples must lie in 0..{num_samples - 1}")
+    chunk = indices // chunk_size
+    groups = {}
+    for number in np.unique(chunk).tolist():
+        positions = np.flatnonzero(chunk == number)
+        groups[number] = (positions, indices[positions] - number * chunk_size)
+    return groups
+
+
+def _cross(rows: Indices, columns: Indices) -> tuple[Any, Any]:
+    """An index for all pairs of rows and columns; consecutive ones as slices, which copy several times faster."""
+    slices = [slice(int(x[0]), int(x[-1]) + 1) if (np.diff(x) == 1).all() else None for x in (rows, columns)]
+    if slices[0] is not None and slices[1] is not None:
+        return slices[0], slices[1]
+    return rows[:, None], columns[None, :]
+
+
+def open_grm(path: str, cache_bytes: int = CACHE_BYTES) -> GrmStore:
+    """Open a GRM store and verify it without reading its matrix: one listing of its chunks, and the ids.
+
+    Args:
+        path: local path or URL of the store.
+        cache_bytes: decoded chunks to keep, in bytes.
+    Raises:
+        InputError: no such store, of another kind or version, unfinished, a chunk missing, ids that do not fit or occur twice.
+    """
+    group = open_group(path)
+    attributes: dict[str, Any] = group.attrs.asdict()
+    _check_kind(path, attributes, group)
+    array, family_id, sample_id = get_array(group, "grm"), read_strings(group, "family_id"), read_strings(group, "sample_id")
+    n, chunk_size = len(sample_id), array.chunks[0]
+    if array.shape != (n, n) or family_id.shape != (n,) or array.chunks != (chunk_size, chunk_size):
+        raise InputError(f"{path}: the matrix is {array.shape} in chunks of {array.chunks}, but there are {n} ids")
+    check_unique(path, family_id, sample_id)
+    missing = lower_tiles(n, chunk_size) - written_chunks(path, "grm")
+    if missing:
+        i, j = min(missing)
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{path}: chunk grm/c/{i}/{j}{more} missing. Restore it from a copy, or make the GRM again")
+    return GrmStore(
+        path=path,
+        family_id=family_id,
+        sample_id=sample_id,
+        num_samples=n,
+        chunk_size=chunk_size,
+        attributes=attributes,
+        matches_iid_alone=bool(attributes["matches_iid_alone"]),
+        _chunks=ChunkCache(path, array, cache_bytes),
+    )
+
+
+def _check_kind(path: str, attributes: dict[str, Any], group: zarr.Group) -> None:
+    if attributes.get("format") != GRM_FORMAT:
+        hint = "It holds genotypes: run openreml-grm on it" if "call_genotype" in group else "Was it made by openreml-grm?"
+        raise InputError(f"{path}: not a GRM store. {hint}")
+    if attributes.get("format_version") != GRM_VERSION:
+        version = attributes.get("format_version")
+        raise InputError(f"{path}: GRM store of version {version}, but this program reads version {GRM_VERSION}")
+    if not attributes.get("complete"):
+        done = len(written_chunks(path, "grm"))
+        raise InputError(f"{path}: not finished ({done} tiles written). Run the same openreml-grm command again to resume it")
+
+
+def check_unique(path: str, family_id: NDArray[np.str_], sample_id: NDArray[np.str_]) -> None:
+    """Raise InputError where two samples have the same FID:IID."""
+    seen: set[tuple[str, str]] = set()
+    for pair in zip(family_id.tolist(), sample_id.tolist(), strict=True):
+        if pair in seen:
+            raise InputError(f"{path}: sample {pair[0]}:{pair[1]} (FID:IID) occurs twice")
+        seen.add(pair)
+
+
+def lower_tiles(num_samples: int, chunk_size: int) -> set[tuple[int, int]]:
+    """Indices (i, j), j <= i, of the chunks on and below the diagonal."""
+    count = -(-num_samples // chunk_size)
+    return {(i, j) for i in range(count) for j in range(i + 1)}
