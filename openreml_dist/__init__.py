@@ -1,8 +1,8 @@
 """Distributed REML for linear mixed models.
 
-    from openreml_dist import REML, Covariance, Grouping, Identity
+from openreml_dist import REML, Covariance, Grouping, Identity
 
-    result = REML(Covariance([Grouping(batch, "batch"), Identity(len(y))])).fit(y, X)
+result = REML(Covariance([Grouping(batch, "batch"), Identity(len(y))])).fit(y, X)
 """
 
 from __future__ import annotations

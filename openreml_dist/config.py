@@ -65,6 +65,7 @@ class GrmConfig:
     source: str = MISSING  # genotype store, GRM store, or gcta:PREFIX
     out: str = MISSING  # *.grm.zarr, a folder when by=chromosome, or gcta:PREFIX
     by: str = "genome"  # genome or chromosome
+    autosomes_only: bool = True
     min_maf: float = 0.0
     max_missing: float = 1.0
     chunk_size: Optional[int] = None  # rows and columns of a stored tile; None chooses from the number of samples

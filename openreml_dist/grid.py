@@ -1,7 +1,7 @@
 """A P x Q grid of ranks and the few collectives that the solver uses, each counted and each failing alike on every rank.
 
-Dense panels travel over the device's backend (NCCL or gloo); objects, errors and barriers over gloo on the CPU, because only gloo
-can name a rank that does not answer.
+Dense panels travel over the device's backend (NCCL or gloo); objects, errors and barriers over gloo on the CPU, because
+only gloo can name a rank that does not answer.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class ProcessGrid:
     ) -> ProcessGrid:
         """Lay a grid over the ranks of the default process group, or one process without it.
 
-        Collective: every rank calls it with the same arguments. Groups are made in the same order everywhere; another order hangs.
+        Collective: every rank calls it with the same arguments. Groups are made in the same order everywhere, or they
+        would hang.
 
         Raises:
             ConfigError: if rows x columns is not the number of ranks.

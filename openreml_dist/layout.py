@@ -24,6 +24,7 @@ class GridShape:
     columns: int
 
     def __post_init__(self) -> None:
+        """Refuse an empty grid."""
         if self.rows < 1 or self.columns < 1:
             raise ConfigError(f"grid: {self.rows} x {self.columns} is not a process grid; both sides must be at least 1")
 
@@ -73,6 +74,7 @@ class TileLayout:
     grid: GridShape
 
     def __post_init__(self) -> None:
+        """Refuse an empty matrix or tile."""
         if self.size < 1:
             raise ConfigError(f"a matrix of {self.size} rows cannot be tiled")
         if self.tile_size < 1:

@@ -18,8 +18,9 @@ from openreml_dist.layout import TileLayout
 class TiledSymmetric:
     """Lower tiles of a symmetric (n, n) matrix; a rank stores one slab for each of its block columns.
 
-    The slab of block column j stacks this rank's tiles (i, j), i ≥ j, in one contiguous (rows, columns of tile j) tensor, so that a
-    rank-b update of all of them is one GEMM. All ranks together store n²/2 words (and half a tile on each diagonal tile).
+    The slab of block column j stacks this rank's tiles (i, j), i ≥ j, in one contiguous (rows, columns of tile j) tensor,
+    so that a rank-b update of all of them is one GEMM. All ranks together store n²/2 words (and half a tile on each
+    diagonal tile).
 
     Local: making and indexing it needs no other rank.
     """

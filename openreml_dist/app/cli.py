@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from openreml_dist.errors import ConfigError, OpenREMLError
+from openreml_dist.app.launch import find_placement
+from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 
 Settings = TypeVar("Settings")
+
+SECONDS_FOR_RANK_0 = 3.0
 
 
 def config_directory() -> Path:
@@ -41,13 +45,19 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting with 1
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     exit_codes = [0]
+    failures: list[OpenREMLError | OmegaConfBaseException] = []
 
     def task(config: DictConfig) -> None:
-        settings: Any = OmegaConf.to_object(config)
-        exit_codes.append(run(settings))
+        try:
+            settings: Any = OmegaConf.to_object(config)
+            exit_codes.append(run(settings))
+        except (OpenREMLError, OmegaConfBaseException) as error:
+            failures.append(error)  # raised below: Hydra would print lines of its own around it
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)(task)()
+        if failures:
+            raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if error.__cause__ else ""
         raise ConfigError(f"configuration: {error}{cause}\nSee openreml-{name} --help for every key.") from error
@@ -55,13 +65,29 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
 
 
 def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
-    """Run a program and end the process with its exit code; a known error is printed as one message, without a traceback."""
+    """Run a program and end the process with its exit code; a known error is printed as one message, without a traceback.
+
+    An error that every rank has alike is printed by rank 0. The others wait a moment before they leave, because launchers
+    end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
+    first.
+    """
+    rank = find_placement("auto").rank
     try:
         code = run()
     except OpenREMLError as error:
-        print(f"openreml-{name}: error: {error}", file=sys.stderr, flush=True)
         code = error.exit_code
+        if isinstance(error, RankLostError):
+            _print_error(f"openreml-{name}: error: rank {rank}: {error}")
+            os._exit(code)  # destructors would wait for the rank that is lost
+        if rank == 0:
+            _print_error(f"openreml-{name}: error: {error}")
+        else:
+            time.sleep(SECONDS_FOR_RANK_0)
     except KeyboardInterrupt:
-        print(f"openreml-{name}: interrupted", file=sys.stderr, flush=True)
-        code = 130
+        _print_error(f"openreml-{name}: interrupted")
+        os._exit(130)
     sys.exit(code)
+
+
+def _print_error(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

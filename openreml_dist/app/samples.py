@@ -19,6 +19,7 @@ from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
 from openreml_dist.store.tables import (
     DiscreteCovariates,
+    Ids,
     Phenotype,
     QuantitativeCovariates,
     Strings,
@@ -38,11 +39,11 @@ class GrmIds(Protocol):
         """Where it is stored."""
 
     @property
-    def family_id(self) -> Sequence[str]:
-        """FID of each row."""
+    def family_id(self) -> Ids:
+        """FID of each row; not looked at where ``matches_iid_alone``."""
 
     @property
-    def sample_id(self) -> Sequence[str]:
+    def sample_id(self) -> Ids:
         """IID of each row."""
 
     @property

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from openreml_dist.store.tables import Phenotype, Strings
+from openreml_dist.store.tables import Ids, Phenotype
 
 SHOWN = 3
 
 
-def explain_mismatch(
-    pheno: Phenotype, path: str, family_id: Sequence[str] | Strings, sample_id: Sequence[str] | Strings, iid_alone: bool
-) -> str:
+def explain_mismatch(pheno: Phenotype, path: str, family_id: Ids, sample_id: Ids, iid_alone: bool) -> str:
     """Message on a phenotype table and another input (of path ``path``) without a common sample.
 
     Args:

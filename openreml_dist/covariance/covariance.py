@@ -20,7 +20,10 @@ from openreml_dist.tiled import TiledSymmetric
 class TiledOperator(Protocol):
     """A symmetric matrix whose tiles (i, j), i ≥ j, this rank can give, such as P in REML."""
 
-    tiles: TiledSymmetric
+    @property
+    def tiles(self) -> TiledSymmetric:
+        """Which tiles this rank owns."""
+        ...
 
     def tile(self, i: int, j: int) -> Tensor:
         """Tile (i, j) of those that this rank owns."""
@@ -83,9 +86,7 @@ class Covariance:
                 tile.copy_(self.tile(V.layout.span(i), V.layout.span(j), theta, V.device))
                 progress(share)
 
-    def contract(
-        self, P: TiledOperator, u: Tensor, theta: Tensor, progress: Progress = no_progress
-    ) -> tuple[Tensor, Tensor]:
+    def contract(self, P: TiledOperator, u: Tensor, theta: Tensor, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
         """V_k u for every k and tr(P V_k), in one pass over the stored kernels.
 
         Collective. Cost: (r + p) n² flops beside reading; one sum of (n + 1) r numbers.

@@ -61,7 +61,9 @@ class Kernel(VarianceComponent):
         """K on ``rows`` x ``columns``."""
         tile = self._cached.get((rows, columns))
         if tile is None:
-            tile = torch.as_tensor(self._source.read(self._index[rows.start : rows.stop], self._index[columns.start : columns.stop]))
+            tile = torch.as_tensor(
+                self._source.read(self._index[rows.start : rows.stop], self._index[columns.start : columns.stop])
+            )
             num_bytes = tile.numel() * tile.element_size()
             if num_bytes <= self._room:
                 self._room -= num_bytes

@@ -14,7 +14,7 @@ from torch import Tensor
 class Term(ABC):
     """One summand of V(θ).
 
-    A tile that is zero is None, so that it costs nothing. All methods are local: they read or generate, and talk to no other rank.
+    A tile that is zero is None, so that it costs nothing. All methods are local: they read or generate, and ask no other rank.
     """
 
     name: str
@@ -45,9 +45,9 @@ class VarianceComponent(Term):
         """K on ``rows`` x ``columns``, float32 or float64."""
 
     def tile(self, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:
-        """σ²K on ``rows`` x ``columns``."""
+        """σ²K on ``rows`` x ``columns``, float64."""
         K = self.relationship(rows, columns, device)
-        return None if K is None else K * theta[0].to(device)
+        return None if K is None else K.double() * theta[0].to(device)  # a number times a float32 tile would stay float32
 
     def dtile(self, k: int, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:  # noqa: ARG002
         """K on ``rows`` x ``columns``."""

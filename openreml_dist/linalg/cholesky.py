@@ -36,8 +36,8 @@ class CholeskyFactor:
 def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFactor:
     """Factor V = LLᵀ in place, right-looking by tiles.
 
-    Collective: every rank of ``V.grid`` calls it. Cost: n³/3 flops; a rank receives at most n²/2 · (1/P + 1/Q) numbers in panels,
-    and n b/P in diagonal tiles.
+    Collective: every rank of ``V.grid`` calls it. Cost: n³/3 flops; a rank receives at most n²/2 · (1/P + 1/Q) numbers in
+    panels, and n b/Q in diagonal tiles.
 
     Args:
         V: [in, out] lower tiles (n, n), float64 or float32; on exit the tiles of L.
@@ -57,12 +57,12 @@ def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFa
             if k in V.slabs:
                 below = V.below(k, k + 1)
                 below.copy_(torch.linalg.solve_triangular(L_kk.mT, below, upper=True, left=False))
-                panel.left[V.rows.start(k + 1) :] = below
+                panel.left.since(k + 1).copy_(below)
         panel.share_below(k)
         # A[j:, j] −= L[j:, k] · L[j, k]ᵀ  for each block column j > k
         for j in V.slabs:
             if j > k:
-                V.slabs[j].addmm_(panel.left[V.rows.start(j) :], panel.right[V.columns.rows(j)].mT, alpha=-1)
+                V.slabs[j].addmm_(panel.left.since(j), panel.right.tile(j).mT, alpha=-1)
         progress(1 - (1 - (k + 1) / layout.num_tiles) ** 3)
     return CholeskyFactor(V, pivots.finish())
 

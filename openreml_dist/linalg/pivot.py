@@ -26,7 +26,8 @@ class Pivots:
         order = info + k * self.V.layout.tile_size
         self._failing = torch.where((info > 0) & (self._failing == 0), self.V.size + 1 - order, self._failing)
         self._log_determinant += 2 * L.diagonal().double().log().sum()
-        return L.contiguous()  # LAPACK's result is column-major, and a collective would send its transpose
+        row_major: Tensor = L.contiguous()  # LAPACK's is column-major, and a collective would send its transpose
+        return row_major
 
     def finish(self) -> float:
         """log|V|. Collective.
@@ -44,4 +45,5 @@ class Pivots:
 def inverse_of_triangle(L: Tensor) -> Tensor:
     """L⁻¹ of a lower triangular tile, row-major. Local."""
     identity = torch.eye(L.shape[0], dtype=L.dtype, device=L.device)
-    return torch.linalg.solve_triangular(L, identity, upper=False).contiguous()
+    inverse: Tensor = torch.linalg.solve_triangular(L, identity, upper=False)
+    return inverse.contiguous()

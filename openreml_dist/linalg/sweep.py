@@ -41,8 +41,8 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
         progress: told the finished share of the flops.
     Raises:
         NotPositiveDefiniteError: on every rank, with the order of the failing leading minor.
-    References: Bientinesi, Gunter & van de Geijn (2008), ACM TOMS 35(1):3, the one-sweep inversion; Goodnight (1979), The American
-        Statistician 33:149, the sweep operator.
+    References: Bientinesi, Gunter & van de Geijn (2008), ACM TOMS 35(1):3, the one-sweep inversion; Goodnight (1979), The
+        American Statistician 33:149, the sweep operator.
     """
     pivots, panel = Pivots(V), Panel(V)
     for k in range(V.layout.num_tiles):
@@ -58,7 +58,7 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
 
 
 def _share_pivot(V: TiledSymmetric, pivots: Pivots, k: int) -> Tensor:
-    """L⁻¹ of the pivot on grid row k mod P and grid column k mod Q, which hold row and column k; unset elsewhere. Collective."""
+    """L⁻¹ of the pivot on the ranks that hold tiles of row or column k; unset elsewhere. Collective."""
     grid, b = V.grid, V.layout.extent(k)
     row, column = k % grid.shape.rows, k % grid.shape.columns
     L_inv = inverse_of_triangle(pivots.factor(k)) if V.owns(k, k) else torch.empty(b, b, dtype=V.dtype, device=V.device)
@@ -75,20 +75,20 @@ def _compute_panel(V: TiledSymmetric, panel: Panel, L_inv: Tensor, k: int) -> No
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                torch.mm(V.tile(k, j).mT, L_inv.mT, out=panel.right[V.columns.rows(j)])
+                torch.mm(V.tile(k, j).mT, L_inv.mT, out=panel.right.tile(j))
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
-        torch.mm(V.below(k, k + 1), L_inv.mT, out=panel.left[V.rows.start(k + 1) :])
+        torch.mm(V.below(k, k + 1), L_inv.mT, out=panel.left.since(k + 1))
 
 
 def _update(V: TiledSymmetric, panel: Panel, k: int) -> None:
     """A[i, j] −= s_i U[i] U[j]ᵀ for all i, j ≠ k, with s_i = −1 for i < k and +1 for i > k. Local."""
-    panel.left[: V.rows.start(k)].neg_()
+    panel.left.before(k).neg_()
     if k % V.grid.shape.rows == V.grid.row:
-        panel.left[V.rows.rows(k)] = 0  # row k is written afterwards
+        panel.left.tile(k).zero_()  # row k is written afterwards
     for j, slab in V.slabs.items():
         if j != k:
-            slab.addmm_(panel.left[V.rows.start(j) :], panel.right[V.columns.rows(j)].mT, alpha=-1)
+            slab.addmm_(panel.left.since(j), panel.right.tile(j).mT, alpha=-1)
 
 
 def _write_pivot(V: TiledSymmetric, panel: Panel, L_inv: Tensor, k: int) -> None:
@@ -97,10 +97,10 @@ def _write_pivot(V: TiledSymmetric, panel: Panel, L_inv: Tensor, k: int) -> None
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                V.tile(k, j).copy_(L_inv.mT @ panel.right[V.columns.rows(j)].mT)
+                V.tile(k, j).copy_(L_inv.mT @ panel.right.tile(j).mT)
     # A[i, k] = −U[i] L⁻¹ for i > k
     if k in V.slabs:
-        V.below(k, k + 1).copy_(panel.left[V.rows.start(k + 1) :] @ L_inv).neg_()
+        V.below(k, k + 1).copy_(panel.left.since(k + 1) @ L_inv).neg_()
     # A[k, k] = L⁻ᵀ L⁻¹
     if V.owns(k, k):
         V.tile(k, k).copy_(L_inv.mT @ L_inv)

@@ -1,7 +1,7 @@
 """``REML``: the Python interface, in one process or in ranks.
 
-Legend: n samples, p fixed effects, r parameters θ. Method names, arguments and return values are those of the single-machine package
-torch-openreml 0.1.0a0; ``fit`` is ours.
+Legend: n samples, p fixed effects, r parameters θ. Method names, arguments and return values are those of the
+single-machine package torch-openreml 0.1.0a0; ``fit`` is ours.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _silent(_: str) -> Progress:
 class REML:
     """Restricted maximum likelihood for y ~ N(Xβ, V(θ)).
 
-    Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values. In one
-    process without a process group nothing else is needed.
+    Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values.
+    In one process without a process group nothing else is needed.
 
     Args:
         v_builder: V(θ) as a sum of terms.
@@ -48,8 +48,8 @@ class REML:
         ConfigError: if a rank would own no tile with the ``tile_size`` given.
 
     Attributes:
-        history: of the last ``optimize``: ``theta``, ``beta``, ``loglik``, ``score``, ``ai``, ``delta``, ``update``, lists with one
-            entry an iteration, all of the θ of that iteration.
+        history: of the last ``optimize``: ``theta``, ``beta``, ``loglik``, ``score``, ``ai``, ``delta``, ``update``, lists with
+            one entry an iteration, all of the θ of that iteration.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class REML:
             NotPositiveDefiniteError: if V is not positive definite at the start.
         """
         problem = self._problem(y, x)
-        lower = self._lower_bounds(problem) if constrain else torch.full((self._num_parameters,), -math.inf, dtype=torch.float64)
+        lower = (
+            self._lower_bounds(problem) if constrain else torch.full((self._num_parameters,), -math.inf, dtype=torch.float64)
+        )
         theta = starting_values(problem, start, self._phase) if isinstance(start, str) else self._theta(start)
         for name, value, bound in zip(self.covariance.parameters, theta.tolist(), lower.tolist(), strict=True):
             if value < bound:
@@ -111,7 +113,7 @@ class REML:
     def ai_step(
         self, y: Tensor, x: Tensor, theta: Tensor, require_loglik: bool = True, require_beta: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """β̂ (p,), score (r,), average information (r, r) and log-likelihood () at θ; nan for what is not required. Collective."""
+        """β̂ (p,), score (r,), average information (r, r) and log-likelihood () at θ; nan if not required. Collective."""
         step = self._step(y, x, theta)
         nan = torch.tensor(math.nan, dtype=torch.float64)
         loglik = torch.tensor(step.loglik, dtype=torch.float64) if require_loglik else nan
@@ -161,7 +163,15 @@ class REML:
             beta, score, ai, loglik = self.ai_step(y, x, theta, require_loglik=require_loglik)
             delta = torch.linalg.solve(ai, score)
             updated, change = self.update(theta, delta, eta, lb, ub)
-            record = {"theta": theta, "beta": beta, "loglik": loglik, "score": score, "ai": ai, "delta": delta, "update": change}
+            record = {
+                "theta": theta,
+                "beta": beta,
+                "loglik": loglik,
+                "score": score,
+                "ai": ai,
+                "delta": delta,
+                "update": change,
+            }
             for key, value in record.items():
                 self.history[key].append(value)
             theta = updated
@@ -212,7 +222,9 @@ class REML:
     def _problem(self, y: Tensor, x: Tensor) -> Problem:
         n, device = self.covariance.size, self.grid.device
         if y.shape != (n,) or x.ndim != 2 or x.shape[0] != n:
-            raise InputError(f"y {tuple(y.shape)} and x {tuple(x.shape)} must have {n} rows, as V has; x must have two dimensions")
+            raise InputError(
+                f"y {tuple(y.shape)} and x {tuple(x.shape)} must have {n} rows, as V has; x must have two dimensions"
+            )
         if not bool(torch.isfinite(y).all() and torch.isfinite(x).all()):
             raise InputError("y and x must be finite")
         return Problem(
@@ -245,7 +257,7 @@ def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:
     if idle:
         raise ConfigError(
             f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves "
-            f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))} of the {grid.shape.rows} x {grid.shape.columns} "
-            f"grid without a tile; use at most {choose_tile_size(size, grid.shape)}, or fewer ranks"
+            f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))} of the "
+            f"{grid.shape.rows} x {grid.shape.columns} grid without a tile; use at most {choose_tile_size(size, grid.shape)}, or fewer ranks"
         )
     return layout

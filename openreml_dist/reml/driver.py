@@ -1,8 +1,8 @@
 """The AI-REML iteration: what rank 0 decides, and how every rank follows.
 
-The decisions are one generator, ``average_information``, that knows no matrix, no rank and no file: it asks for a θ to be evaluated,
-is told the result, and ends with an outcome. ``drive`` runs it on rank 0, shares each request with all ranks and evaluates it
-there together, so that no rank can diverge.
+The decisions are one generator, ``average_information``, that knows no matrix, no rank and no file: it asks for a θ to be
+evaluated, is told the result, and ends with an outcome. ``drive`` runs it on rank 0, shares each request with all ranks
+and evaluates it there together, so that no rank can diverge.
 """
 
 from __future__ import annotations
@@ -139,9 +139,7 @@ def average_information(
         step = trial
 
 
-def _improve(
-    step: Step, E: Tensor, lower: Tensor, radius: float
-) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
+def _improve(step: Step, E: Tensor, lower: Tensor, radius: float) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
     B = positive_definite(step.AI + E)
     evaluations = 0

@@ -9,13 +9,14 @@ from torch import Tensor
 from openreml_dist.reml.projection import Design
 
 
-def null_log_likelihood(y: Tensor, X: Design) -> float:
+def null_log_likelihood(y: Tensor, x: Tensor) -> float:
     """max ℓ(σ²) for V = σ²I: σ̂² = RSS/(n−p), ℓ = −½((n−p)(log σ̂² + 1) + log|XᵀX|). Local.
 
     Args:
         y: (n,).
-        X: (n, p), orthogonalised.
+        x: (n, p).
     """
+    X = Design.of(x)
     residuals = y - X.Q @ (X.Q.mT @ y)
     degrees_of_freedom = len(y) - X.Q.shape[1]
     variance = float(residuals.square().sum()) / degrees_of_freedom

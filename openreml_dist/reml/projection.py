@@ -38,7 +38,9 @@ class Design:
         Q, R = torch.linalg.qr(X / scale)
         smallest = R.diagonal().abs()
         if bool((smallest < 1e-9).any()):
-            raise InputError(f"fixed effects: column {int(smallest.argmin()) + 1} of X is a combination of the columns before it")
+            raise InputError(
+                f"fixed effects: column {int(smallest.argmin()) + 1} of X is a combination of the columns before it"
+            )
         return cls(Q.contiguous(), R * scale)
 
     @property
@@ -63,7 +65,7 @@ class Projection:
     def __matmul__(self, B: Tensor) -> Tensor:
         """PB for a replicated B (n,) or (n, m). Collective."""
         columns = B if B.ndim == 2 else B[:, None]
-        PB = self._V_inv @ columns - self.W @ (self.W.mT @ columns)
+        PB: Tensor = self._V_inv @ columns - self.W @ (self.W.mT @ columns)
         return PB.reshape(B.shape)
 
     @property
@@ -92,7 +94,8 @@ class Projection:
 def fixed_effect_factor(C: Tensor, X: Design) -> Tensor:
     """F = R⁻¹C⁻ᵀ with FFᵀ = (XᵀV⁻¹X)⁻¹, from CCᵀ = QᵀV⁻¹Q. Local."""
     C_inv_T = torch.linalg.solve_triangular(C.mT, torch.eye(len(C), dtype=C.dtype, device=C.device), upper=True)
-    return torch.linalg.solve_triangular(X.R, C_inv_T, upper=True)
+    F: Tensor = torch.linalg.solve_triangular(X.R, C_inv_T, upper=True)
+    return F
 
 
 def fixed_log_determinant(C: Tensor, X: Design) -> float:

@@ -18,9 +18,9 @@ SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies insi
 def starting_values(problem: Problem, method: str, phase: PhaseProgress) -> Tensor:
     """Starting variances (r,), all positive.
 
-    ``haseman-elston`` solves Σ_l ⟨K_k, K_l⟩ σ_l² = eᵀK_k e, the regression of all products e_i e_j on the relationships (diagonal
-    included; MINQUE(0) but for the p degrees of freedom of X), in one pass over the stored kernels. ``equal`` gives every component
-    the same share of the phenotypic variance.
+    ``haseman-elston`` solves Σ_l ⟨K_k, K_l⟩ σ_l² = eᵀK_k e, the regression of all products e_i e_j on the relationships
+    (diagonal included; MINQUE(0) but for the p degrees of freedom of X), in one pass over the stored kernels. ``equal``
+    gives every component the same share of the phenotypic variance.
 
     Collective. Cost: (r² + 3r) n² flops.
 
@@ -56,7 +56,7 @@ def _moments(problem: Problem, e: Tensor, progress: Progress) -> tuple[Tensor, T
             dtiles = list(covariance.dtiles(rows, columns, ones, grid.device))
             twice = 1 if i == j else 2
             for k, K in dtiles:
-                for l, other in dtiles:  # noqa: E741
+                for l, other in dtiles:
                     sums[k, l] += twice * torch.vdot(K.flatten(), other.flatten())
                 sums[k, r] += twice * (e[rows.start : rows.stop] @ K @ e[columns.start : columns.stop])
                 if i == j:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
-from openreml_dist.grid import Progress, ProcessGrid
+from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.projection import Design, Projection, fixed_log_determinant
@@ -81,8 +81,8 @@ class Problem:
 def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress) -> Step:
     """Log-likelihood, score, average information and fixed effects at θ.
 
-    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³ flops for the inverse, (2p + 2r + 3) n² beside it; two
-    passes over the stored kernels.
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³ flops for the inverse, (2p + 2r + 3) n²
+    beside it; two passes over the stored kernels.
 
     Raises:
         NotPositiveDefiniteError: on every rank.

@@ -31,8 +31,8 @@ class ModelStep:
 def bounded_step(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor, radius: float) -> ModelStep:
     """Maximise gᵀδ − ½δᵀBδ subject to θ + δ ≥ lower and √(δᵀBδ) ≤ radius.
 
-    The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite). A step longer than
-    the radius is shortened, which keeps it within the bounds. Local.
+    The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite). A step
+    longer than the radius is shortened, which keeps it within the bounds. Local.
     """
     room = lower - theta  # δ may not be less
     held = torch.zeros_like(g, dtype=torch.bool)
@@ -69,10 +69,12 @@ def _solve_free(g: Tensor, B: Tensor, room: Tensor, held: Tensor) -> Tensor:
 def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor) -> Tensor:
     """E such that B = AI + E maps the last step to the change of score that it made: Bδ = −Δg.
 
-    AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner products, makes
-    it superlinear. Dropped (E = 0) where it would change the curvature along one direction by more than tenfold. Local.
+    AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner
+    products, makes it superlinear. Dropped (E = 0) where it would change the curvature along one direction by more than
+    tenfold. Local.
 
-    References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006), § 6.2.
+    References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006),
+    § 6.2.
     """
     residual = -score_change - (AI + E) @ delta
     along = float(residual @ delta)
@@ -88,10 +90,11 @@ def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor
 
 
 def positive_definite(B: Tensor) -> Tensor:
-    """B with the eigenvalues of its unit-diagonal form raised to at least 1e-10, so that a confounded model still has a step. Local."""
+    """B with the eigenvalues of its unit-diagonal form raised to at least 1e-10: a confounded model still has a step. Local."""
     scale = B.diagonal().clamp_min(torch.finfo(B.dtype).tiny).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * B * scale)
     if float(values[0]) >= 1e-10:
         return B
     raised = vectors @ torch.diag(values.clamp_min(1e-10)) @ vectors.mT
-    return raised / scale[:, None] / scale
+    definite: Tensor = raised / scale[:, None] / scale
+    return definite

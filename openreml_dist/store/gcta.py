@@ -1,7 +1,7 @@
 """GCTA's binary GRM: ``PREFIX.grm.bin``, ``PREFIX.grm.id`` and, optional on reading, ``PREFIX.grm.N.bin``.
 
-The matrix is float32, little-endian: the lower triangle with the diagonal, row by row, no header, n(n+1)/2 values, so that row i
-begins at value i(i+1)/2. ``.grm.N.bin`` has the same shape: the number of SNPs behind each value. ``.grm.id`` holds FID and IID.
+The matrix is float32, little-endian: the lower triangle with the diagonal, row by row, no header, n(n+1)/2 values; row i begins
+at value i(i+1)/2. ``.grm.N.bin`` has the same shape: the number of SNPs behind each value. ``.grm.id`` holds FID and IID.
 """
 
 from __future__ import annotations

@@ -85,6 +85,11 @@ class GenotypeWriter:
         array = self._genotypes
         return slice(partition * array.chunks[0], min((partition + 1) * array.chunks[0], array.shape[0]))
 
+    def source_indices(self, partition: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices, in the files that are imported, of the variants of a partition and of all samples of the store."""
+        variants, samples = (get_array(self._group, f"source_{name}_index") for name in ("variant", "sample"))
+        return np.asarray(variants[self.span(partition)], dtype=np.int64), np.asarray(samples[...], dtype=np.int64)
+
     def unfinished_partitions(self) -> list[int]:
         """Partitions of which a chunk is not on disk."""
         array = self._genotypes
@@ -121,6 +126,8 @@ def create_genotypes(
     variants: VariantTable,
     quality: QualityControl,
     *,
+    source_variants: NDArray[np.int64],
+    source_samples: NDArray[np.int64],
     chunks: tuple[int, int],
     settings: dict[str, Any],
     attributes: dict[str, Any],
@@ -130,6 +137,7 @@ def create_genotypes(
     Args:
         path: local path or URL where nothing exists.
         samples, variants, quality: what is stored, in the order of the genotypes to come.
+        source_variants, source_samples: their indices in the files that are imported.
         chunks: variants and samples of a chunk.
         settings: what a run that resumes this store must have in common with this one; written last.
         attributes: added to the root: source, input_digest.
@@ -141,7 +149,23 @@ def create_genotypes(
         "vcf_zarr_version": VCF_ZARR_VERSION,
     }
     group = zarr.create_group(path, attributes={**root, **attributes})
-    n, m = len(samples.sample_id), len(variants.position)
+    _create_genotype_arrays(group, (len(variants.position), len(samples.sample_id)), chunks)
+    create_array(group, "source_variant_index", source_variants, ["variants"], "Index in the imported .bim")
+    create_array(group, "source_sample_index", source_samples, ["samples"], "Index in the imported .fam")
+    _create_sample_arrays(group, samples, quality)
+    _create_variant_arrays(group, variants)
+    _create_quality_arrays(group, quality)
+    group.attrs["settings"] = settings
+    return GenotypeWriter(path, group)
+
+
+def resume_genotypes(path: str) -> GenotypeWriter:
+    """Open an unfinished genotype store to write its partitions. Raises InputError where there is none."""
+    return GenotypeWriter(path, open_group(path, writable=True))
+
+
+def _create_genotype_arrays(group: zarr.Group, size: tuple[int, int], chunks: tuple[int, int]) -> None:
+    m, n = size
     shape, chunk_shape = (m, n, 2), (min(chunks[0], m), min(chunks[1], n), 2)
     compressors = (BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
     group.create_array(
@@ -165,16 +189,6 @@ def create_genotypes(
         dimension_names=_DIMENSIONS,
         attributes={"description": "Whether call_genotype is missing; chunks without a missing call are not written"},
     )
-    _create_sample_arrays(group, samples, quality)
-    _create_variant_arrays(group, variants)
-    _create_quality_arrays(group, quality)
-    group.attrs["settings"] = settings
-    return GenotypeWriter(path, group)
-
-
-def resume_genotypes(path: str) -> GenotypeWriter:
-    """Open an unfinished genotype store to write its partitions. Raises InputError where there is none."""
-    return GenotypeWriter(path, open_group(path, writable=True))
 
 
 def _create_sample_arrays(group: zarr.Group, samples: SampleTable, quality: QualityControl) -> None:

@@ -17,6 +17,14 @@ from openreml_dist.store.zarr_group import create_array, get_array, open_group, 
 
 
 @dataclass(frozen=True, eq=False)
+class GrmVariants:
+    """The SNPs behind a GRM: (m,) index in the genotype store, increasing, and (m,) frequency of the ALT allele."""
+
+    index: NDArray[np.int64]
+    allele_frequency: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class GrmWriter:
     """An unfinished GRM store. Tiles are its chunks; any process may write any tile, and writing one again is harmless."""
 
@@ -25,13 +33,18 @@ class GrmWriter:
     chunk_size: int
     _group: zarr.Group
 
+    def variants(self) -> GrmVariants:
+        """The SNPs that were given when the store was created."""
+        index, frequency = get_array(self._group, "variant_index"), get_array(self._group, "allele_frequency")
+        return GrmVariants(np.asarray(index[...], dtype=np.int64), np.asarray(frequency[...], dtype=np.float64))
+
     def finished_tiles(self) -> set[tuple[int, int]]:
         """Tiles (i, j) that are on disk, each whole."""
         return lower_tiles(self.num_samples, self.chunk_size) & written_chunks(self.path, "grm")
 
     def unfinished_tiles(self) -> list[tuple[int, int]]:
         """Tiles (i, j), j <= i, still to be written, in order."""
-        return sorted(lower_tiles(self.num_samples, self.chunk_size) - written_chunks(self.path, "grm"))
+        return sorted(lower_tiles(self.num_samples, self.chunk_size) - self.finished_tiles())
 
     def span(self, i: int) -> slice:
         """Samples of tile row (or column) ``i``."""
@@ -54,8 +67,8 @@ class GrmWriter:
             raise InputError(f"{self.path}: the relationship of samples number {pair} is not finite")
         get_array(self._group, "grm")[self.span(i), self.span(j)] = tile
 
-    def finalise(self, **attributes: Any) -> None:
-        """Mark the store complete, adding ``attributes``.
+    def finalise(self) -> None:
+        """Mark the store complete.
 
         Raises:
             InputError: tiles are missing.
@@ -64,7 +77,7 @@ class GrmWriter:
         if unfinished:
             raise InputError(f"{self.path}: {len(unfinished)} tiles are not written, the first is {unfinished[0]}")
         remove_partials(self.path)
-        self._group.attrs.update({**attributes, "complete": True})
+        self._group.attrs["complete"] = True
 
 
 def create_grm(
@@ -75,6 +88,7 @@ def create_grm(
     chunk_size: int,
     settings: dict[str, Any],
     attributes: dict[str, Any],
+    variants: GrmVariants | None = None,
 ) -> GrmWriter:
     """Create an empty GRM store at a free ``path``.
 
@@ -83,7 +97,8 @@ def create_grm(
         family_id, sample_id: (n,) ids; ``None`` for family ids that are not known.
         chunk_size: rows and columns of a tile.
         settings: what a run that resumes this store must have in common with this one; written after everything else.
-        attributes: method, num_variants, allele_frequency, partition, input_digest.
+        attributes: method, num_variants, constant_num_variants (of all pairs), allele_frequency, partition, input_digest.
+        variants: the SNPs it is computed from, where they are known.
     Raises:
         InputError: duplicate ids.
     """
@@ -103,6 +118,9 @@ def create_grm(
     )
     create_array(group, "family_id", known, ["samples"], "Family id (FID); 0 where it is not known")
     create_array(group, "sample_id", sample_id, ["samples"], "Individual id (IID)")
+    if variants is not None:
+        create_array(group, "variant_index", variants.index, ["variants"], "Index in the genotype store")
+        create_array(group, "allele_frequency", variants.allele_frequency, ["variants"], "Of the ALT allele")
     group.attrs["settings"] = settings
     return GrmWriter(path, n, chunk_size, group)
 

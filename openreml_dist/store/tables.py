@@ -19,6 +19,7 @@ from openreml_dist.errors import InputError
 from openreml_dist.store.tables_text import Block, Layout, find_layout, first_duplicate, read_blocks
 
 Strings: TypeAlias = NDArray[np.object_]
+Ids: TypeAlias = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]
 
 MISSING_TOKENS = ("NA", "-9", "nan", "NaN", "")
 MISSING_NUMBER = -9.0
@@ -125,7 +126,7 @@ def sort_levels(levels: Sequence[str]) -> list[str]:
         return sorted(levels)
 
 
-def pair_keys(family_id: Sequence[str] | Strings, sample_id: Sequence[str] | Strings) -> Strings:
+def pair_keys(family_id: Ids, sample_id: Ids) -> Strings:
     """One text for each FID and IID, equal only where both are equal. Returns an (n,) array of objects."""
     keys = np.empty(len(sample_id), object)
     keys[:] = [f"{family}\t{sample}" for family, sample in zip(family_id, sample_id, strict=True)]

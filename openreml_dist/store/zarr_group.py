@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import zarr
@@ -38,42 +39,49 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def begin(path: str, store_format: str, settings: dict[str, Any], *, overwrite: bool) -> bool:
-    """Decide what happens to ``path`` before a store is written there.
+class State(Enum):
+    """What a program that writes a store finds in its place."""
 
-    A complete store is kept unless ``overwrite``. An unfinished one is resumed when it was begun with the same
-    ``settings``, which name the inputs by their digest. Nothing but a store of ``store_format`` is ever removed.
+    FREE = "free"
+    UNFINISHED = "unfinished"  # begun with the same settings: to be resumed
+    COMPLETE = "complete"
 
-    Returns:
-        Whether an unfinished store is to be resumed; otherwise ``path`` is free.
+
+def begin(path: str, store_format: str, settings: dict[str, Any], *, overwrite: bool) -> State:
+    """Look at the place of a store that is to be written with ``settings``, which name the inputs by their digest.
+
+    With ``overwrite`` a store that is there is removed. Nothing but a store of ``store_format`` is ever removed.
+
     Raises:
-        InputError: something else has this name, the store is complete, or it was begun with other settings.
+        InputError: something else has this name, or a store that was made or begun with other settings.
     """
     if not exists(path):
-        return False
+        return State.FREE
     if not is_url(path) and Path(path).is_dir() and not any(Path(path).iterdir()):
         Path(path).rmdir()
-        return False
-    attributes: dict[str, Any] = open_group(path).attrs.asdict() if _is_group(path) else {}
+        return State.FREE
+    attributes: dict[str, Any] = open_group(path).attrs.asdict() if exists(f"{path.rstrip('/')}/zarr.json") else {}
     if attributes.get("format") != store_format:
-        raise InputError(f"{path} exists and is not a store written by this program. Choose another name for out")
+        raise InputError(f"{path} exists and is not a store of this program's. Choose another name for out")
     begun = attributes.get("settings")
-    if not overwrite and attributes.get("complete"):
-        raise InputError(f"{path} exists and is complete; overwrite=true replaces it")
-    if not overwrite and begun is not None:
-        changed = sorted(key for key in {*begun, *settings} if begun.get(key) != settings.get(key))
-        if not changed:
-            return True
+    if overwrite or begun is None:  # without settings it was killed while it was created
+        remove_tree(path)
+        return State.FREE
+    changed = sorted(key for key in {*begun, *settings} if begun.get(key) != settings.get(key))
+    names = ", ".join(changed)
+    if changed and attributes.get("complete"):
+        raise InputError(f"{path} exists, made with other settings or inputs ({names}); overwrite=true replaces it")
+    if changed:
         raise InputError(
-            f"{path} was begun with other settings or inputs and is not finished (different: {', '.join(changed)}). Repeat the "
-            "run with the first ones to resume it, or give overwrite=true to start again"
+            f"{path} is unfinished and was begun with other settings or inputs ({names}). Run the program with the first ones "
+            "to resume it, or give overwrite=true to start again"
         )
-    remove_tree(path)
-    return False
+    return State.COMPLETE if attributes.get("complete") else State.UNFINISHED
 
 
-def _is_group(path: str) -> bool:
-    return exists(f"{path.rstrip('/')}/zarr.json")
+def refuse_complete(path: str) -> NoReturn:
+    """Raise the InputError that keeps a complete store."""
+    raise InputError(f"{path} exists and is complete; overwrite=true replaces it")
 
 
 def create_array(

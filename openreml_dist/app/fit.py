@@ -1,0 +1,158 @@
+"""``openreml-fit``: GRMs and a phenotype in, variance components out; alone or as one rank of many."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openreml_dist.app import launch
+from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
+from openreml_dist.config import FitConfig
+from openreml_dist.errors import OpenREMLError
+
+if TYPE_CHECKING:
+    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.covariance import Covariance
+    from openreml_dist.grid import ProcessGrid
+    from openreml_dist.reml import REML, FitResult, Iteration
+
+_BEGUN = time.perf_counter()
+
+
+def main() -> None:
+    """Entry point."""
+    exit_with("fit", lambda: compose("fit", FitConfig, fit))
+
+
+@dataclass
+class Run:
+    """What all parts of a run share."""
+
+    settings: FitConfig
+    grid: ProcessGrid
+    terminal: Terminal
+    directory: Path
+    timings: dict[str, Any] = field(default_factory=dict)  # seconds
+
+    def reml(self, covariance: Covariance) -> REML:
+        """The solver for a covariance, with the settings of this run."""
+        from openreml_dist.reml import REML
+
+        return REML(covariance, grid=self.grid, tile_size=self.settings.solver.tile_size, phase=self.terminal.phase)
+
+
+def fit(settings: FitConfig) -> int:
+    """Run one fit. Collective: every rank of the job, with the same settings.
+
+    Returns:
+        The exit code of the status: 0 converged, 3 not.
+    """
+    from openreml_dist.app.terminal import Terminal
+
+    placement = launch.find_placement(settings.launcher.name)
+    terminal = Terminal(placement.rank)
+    grid = launch.connect(placement, settings.launcher, settings.grid)
+    with grid.together("preparing the run directory"):
+        prepared = prepare_run_directory(settings.run_dir, settings.overwrite) if grid.is_root else None
+    directory = grid.share(prepared)
+    assert directory is not None
+    try:
+        with launch.ended_politely(grid.rank):
+            exit_code = _fit(Run(settings, grid, terminal, directory), placement.launcher)
+    except OpenREMLError as error:
+        if grid.is_root:
+            failure = {"status": "failed", "exit_code": error.exit_code, "message": str(error), "command": sys.argv}
+            write_json(directory / RESULT, failure)
+        raise
+    launch.disconnect()
+    return exit_code
+
+
+def _fit(run: Run, launcher: str) -> int:
+    """Read, fit, test, report. Collective."""
+    import torch
+
+    from openreml_dist.app.lrt import likelihood_ratio_tests
+    from openreml_dist.app.model import read_model, starting_point
+    from openreml_dist.app.results import write_results
+    from openreml_dist.log import LOGGER, log_to_file
+    from openreml_dist.reml import Stopping
+
+    log_to_file(run.directory, run.grid.rank)
+    ready = time.perf_counter()
+    run.timings["startup"] = ready - _BEGUN
+    run.terminal.say(_first_line(run, launcher))
+    LOGGER.info(_first_line(run, launcher))
+
+    inputs, covariance = read_model(run.settings, run.grid)
+    run.timings["read"] = time.perf_counter() - ready
+    run.terminal.say(*inputs.report)
+
+    y, X = torch.from_numpy(inputs.y), torch.from_numpy(inputs.X)
+    solver = run.settings.solver
+    reml = run.reml(covariance)
+    run.terminal.say(_model_line(reml, X.shape[1]))
+    result = reml.fit(
+        y,
+        X,
+        starting_point(solver),
+        constrain=solver.constrain,
+        stopping=Stopping(solver.max_iter, solver.tolerance_theta, solver.tolerance_loglik),
+        report=lambda iteration: _record(run, iteration, covariance.parameters),
+    )
+    run.timings["fit"] = time.perf_counter() - ready
+    run.timings["phases"] = _phases(result)
+    LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
+
+    tests = likelihood_ratio_tests(run, covariance, result, y, X)
+    run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
+    if run.grid.is_root:
+        write_results(run, inputs, result, tests)
+    run.terminal.result(result, inputs.fixed_names, tests)
+    files = ", ".join(str(run.directory / name) for name in (RESULT, "result.hsq", "convergence.png"))
+    run.terminal.say("", f"{result.status}: {files}")
+    return result.status.exit_code
+
+
+def _first_line(run: Run, launcher: str) -> str:
+    import torch
+
+    shape, threads = run.grid.shape, torch.get_num_threads()
+    return (
+        f"openreml-fit on {shape.size} {'rank' if shape.size == 1 else 'ranks'} ({launcher}), "
+        f"grid {shape.rows} x {shape.columns}, {run.grid.device}, {threads} {'thread' if threads == 1 else 'threads'} a rank; writing to {run.directory}"
+    )
+
+
+def _model_line(reml: REML, num_fixed: int) -> str:
+    layout = reml.layout
+    fullest = max(sum(layout.extent(i) * layout.extent(j) for i, j in layout.tiles(rank)) for rank in range(layout.grid.size))
+    return (
+        f"model: {' + '.join(reml.covariance.parameters)}; {layout.size:,} samples, {num_fixed} fixed effects; "
+        f"tiles of {layout.tile_size}, {8 * fullest / 1e9:.2f} GB of V on the fullest rank"
+    )
+
+
+def _record(run: Run, iteration: Iteration, parameters: tuple[str, ...]) -> None:
+    """Show and keep one accepted iterate. Local: rank 0."""
+    from openreml_dist.app.report import step_record
+
+    run.terminal.iteration(iteration, parameters)
+    append_json_line(run.directory / "steps.jsonl", step_record(iteration, parameters))
+
+
+def _phases(result: FitResult) -> dict[str, float]:
+    """Seconds by phase, all complete evaluations that were accepted together."""
+    phases: dict[str, float] = {}
+    for iteration in result.iterations:
+        for phase, seconds in iteration.step.seconds.items():
+            phases[phase] = phases.get(phase, 0.0) + seconds
+    return phases
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Likelihood-ratio tests of a fit: against no genetic term, and against the model without its first one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from openreml_dist.app.report import Tests
+from openreml_dist.covariance import Covariance
+from openreml_dist.reml import FitResult, Stopping, null_log_likelihood
+
+if TYPE_CHECKING:
+    from openreml_dist.app.fit import Run
+
+SMALLEST_START = 0.01  # share of the variance that a component restarts from, if it was less
+
+
+def likelihood_ratio_tests(run: Run, covariance: Covariance, fit: FitResult, y: Tensor, X: Tensor) -> Tests:
+    """All tests that the settings ask for. Collective: a refit with several genetic terms, else closed forms."""
+    null = null_log_likelihood(y, X)
+    reduced = None
+    if run.settings.solver.lrt:
+        reduced = null if len(covariance.terms) == 2 else _refit_without_first(run, covariance, fit, y, X)
+    return Tests.of(fit.loglik, null, reduced, num_genetic=len(covariance.terms) - 1)
+
+
+def _refit_without_first(run: Run, covariance: Covariance, fit: FitResult, y: Tensor, X: Tensor) -> float:
+    """logL with the first genetic term dropped and the others refitted, as GCTA tests it. Collective."""
+    run.terminal.say(f"refitting without {covariance.parameters[0]} for its likelihood-ratio test")
+    constrain = run.settings.solver.constrain
+    start = fit.theta[1:]
+    if constrain:
+        start = start.clamp_min(SMALLEST_START * float(fit.theta.sum()))
+    stopping = Stopping(run.settings.solver.max_iter, tolerance_theta=1e-3)  # ℓ is flat there: good to 1e-6
+    reduced = run.reml(Covariance(covariance.terms[1:]))
+    return reduced.fit(y, X, start, constrain=constrain, stopping=stopping).loglik

@@ -1,0 +1,32 @@
+"""``openreml-prepare``: PLINK 1 files into a genotype store with quality control."""
+
+from __future__ import annotations
+
+import time
+from typing import NoReturn
+
+from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.config import PrepareConfig
+
+
+def main() -> NoReturn:
+    """Run the program and exit with its code."""
+    exit_with("prepare", lambda: compose("prepare", PrepareConfig, run))
+
+
+def run(settings: PrepareConfig) -> int:
+    """Import the genotypes, then say what was written and what to do next. Returns the exit code."""
+    from openreml_dist.prep.prepare import prepare
+    from openreml_dist.store.genotypes import open_genotypes
+
+    started = time.monotonic()
+    prepare(settings)
+    store = open_genotypes(settings.out)
+    size = f"{store.dosages.num_variants:,} variants of {store.dosages.num_samples:,} samples"
+    print(f"wrote {settings.out}: {size} in {time.monotonic() - started:.1f} s")
+    print(f"next: openreml-grm source={settings.out} out={settings.out.rstrip('/').removesuffix('.vcz')}.grm.zarr")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

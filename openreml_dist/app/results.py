@@ -1,0 +1,58 @@
+"""The files of a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from openreml_dist.app import report
+from openreml_dist.app.model import grm_paths
+from openreml_dist.app.plot import plot_convergence
+from openreml_dist.app.run_directory import RESULT, write_json, write_text
+from openreml_dist.app.samples import Inputs
+from openreml_dist.config import DataConfig
+from openreml_dist.reml import FitResult
+from openreml_dist.store.grm import open_grm
+
+if TYPE_CHECKING:
+    from openreml_dist.app.fit import Run
+
+
+def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests) -> None:
+    """config.yaml, result.hsq, convergence.png and, last, result.json, which says that the run is finished. Local: rank 0."""
+    n = len(inputs.y)
+    prevalence = run.settings.model.prevalence
+    liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
+    write_text(run.directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
+    write_text(run.directory / "result.hsq", report.hsq(fit, tests, n, liability))
+    plot_convergence(fit, inputs.trait, run.directory / "convergence.png")
+    content = report.result_json(fit, inputs.fixed_names, tests, n) | {
+        "trait": inputs.trait,
+        "dropped": inputs.dropped,
+        "num_ranks": run.grid.shape.size,
+        "timings": run.timings,
+        "versions": report.versions(),
+        "inputs": input_digests(run.settings.data),
+        "command": sys.argv,
+        "settings": asdict(run.settings),
+    }
+    write_json(run.directory / RESULT, content)
+
+
+def input_digests(data: DataConfig) -> dict[str, str]:
+    """sha256 of every table, and of the attributes of every GRM store (which hold the digest of its own inputs), by path."""
+    digests = {}
+    for table in (data.pheno, data.qcovar, data.covar):
+        if table is not None:
+            with Path(table).open("rb") as file:
+                digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in grm_paths(data):
+        attributes = json.dumps(open_grm(path).attributes, sort_keys=True)
+        digests[path] = hashlib.sha256(attributes.encode()).hexdigest()
+    return digests

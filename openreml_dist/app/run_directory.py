@@ -1,0 +1,76 @@
+"""The folder of one run: decided by rank 0, never written over by accident."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from openreml_dist.errors import ConfigError
+from openreml_dist.store.files import written_aside
+
+RESULT = "result.json"
+FINISHED = ("converged", "converged_at_bound", "iteration_limit", "stalled")
+
+
+def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
+    """The folder to write to, made if it is not there. Local: rank 0 alone.
+
+    Args:
+        wanted: path, or None for ``runs/<time>``.
+        overwrite: allow a folder that holds a finished result.
+    Raises:
+        ConfigError: if it holds a finished result and ``overwrite`` is false, or cannot be made.
+    """
+    directory = Path(wanted) if wanted is not None else _by_time(Path("runs"))
+    finished = directory / RESULT
+    if finished.exists() and not overwrite and _status(finished) in FINISHED:
+        raise ConfigError(f"run_dir: {directory} holds a finished result; choose another folder, or set overwrite=true")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
+    for stale in ("steps.jsonl", RESULT):
+        (directory / stale).unlink(missing_ok=True)
+    return directory
+
+
+def _by_time(parent: Path) -> Path:
+    """A new folder named after the second; a number follows where several runs start in one."""
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    candidates = [parent / name, *(parent / f"{name}_{i}" for i in range(2, 1000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _status(result: Path) -> str | None:
+    try:
+        return str(json.loads(result.read_text())["status"])
+    except (ValueError, KeyError):
+        return None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON aside and rename it into place; nan becomes null."""
+    write_text(path, json.dumps(_without_nan(content), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it into place."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def append_json_line(path: Path, content: dict[str, Any]) -> None:
+    """Append one line to a JSON Lines file; nan becomes null."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(_without_nan(content), ensure_ascii=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,109 @@
+"""Where tasks run: worker processes on this machine, or a running Dask scheduler.
+
+Tasks are calls of module-level functions that write to a store and may be repeated. An error of a task ends the run as one
+message.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from openreml_dist.config import DaskConfig
+from openreml_dist.errors import ConfigError, OpenREMLError
+
+_SECONDS_TO_CONNECT = 30
+
+
+class TaskPool:
+    """Runs calls on the workers of a Dask cluster."""
+
+    def __init__(self, client: Any, num_workers: int) -> None:
+        """Use the cluster behind ``client``, which has ``num_workers`` workers."""
+        self._client = client
+        self.num_workers = num_workers
+
+    def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the call, its value) as calls finish.
+
+        Raises:
+            OpenREMLError: the first error of a task as it was, or what happened to it in one message.
+        """
+        from distributed import as_completed
+
+        number = {}
+        pending = {}
+        for index, call in enumerate(calls):
+            future = self._client.submit(function, *call, pure=False)
+            number[future.key], pending[future.key] = index, future
+        try:
+            for future in as_completed(list(pending.values())):  # type: ignore[no-untyped-call]
+                index = number[future.key]
+                if future.status != "finished":
+                    raise _as_message(future, f"{function.__name__}{calls[index]}")
+                value = future.result()
+                del pending[future.key]  # the cluster forgets the task and its value
+                yield index, value
+        finally:
+            if pending:
+                self._client.cancel(list(pending.values()))
+
+
+def _as_message(future: Any, call: str) -> OpenREMLError:
+    from distributed import KilledWorker
+
+    if future.status == "cancelled":
+        return OpenREMLError(f"the Dask scheduler lost the task {call}")
+    error = future.exception()
+    if isinstance(error, OpenREMLError):
+        return error
+    if isinstance(error, KilledWorker):
+        return OpenREMLError(f"workers died repeatedly in {call}, probably out of memory: use fewer with dask.workers=...")
+    frame = traceback.extract_tb(future.traceback())[-1]
+    return OpenREMLError(f"{call} failed: {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
+
+
+@contextmanager
+def task_pool(settings: DaskConfig, num_tasks: int) -> Iterator[TaskPool]:
+    """Workers for about ``num_tasks`` tasks; the processes started here end with the block, also on an interrupt.
+
+    Local workers listen on the loopback address only. Worker processes times BLAS threads are the cores of the machine.
+
+    Raises:
+        ConfigError: no scheduler answers at ``settings.scheduler``.
+    """
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if settings.scheduler is not None:
+        try:
+            client = Client(settings.scheduler, timeout=_SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ConfigError(f"dask.scheduler={settings.scheduler}: no Dask scheduler answers there ({error})") from error
+        with client:
+            yield TaskPool(client, max(1, len(client.scheduler_info(n_workers=-1)["workers"])))
+        return
+    with _local_cluster(settings, num_tasks) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        yield TaskPool(client, len(cluster.workers))
+
+
+def _local_cluster(settings: DaskConfig, num_tasks: int) -> Any:
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import LocalCluster
+
+    workers = max(1, min(settings.workers or CPU_COUNT, num_tasks))
+    threads = str(max(1, CPU_COUNT // workers))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}):
+        return LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=settings.memory_limit,
+            dashboard_address="127.0.0.1:0",  # without an address Dask would listen on every interface
+            silence_logs=logging.CRITICAL,
+        )
