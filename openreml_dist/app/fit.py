@@ -122,9 +122,10 @@ def _first_line(run: Run, launcher: str) -> str:
     import torch
 
     shape, threads = run.grid.shape, torch.get_num_threads()
+    ranks = f"{shape.size} {'rank' if shape.size == 1 else 'ranks'}"
     return (
-        f"openreml-fit on {shape.size} {'rank' if shape.size == 1 else 'ranks'} ({launcher}), "
-        f"grid {shape.rows} x {shape.columns}, {run.grid.device}, {threads} {'thread' if threads == 1 else 'threads'} a rank; writing to {run.directory}"
+        f"openreml-fit on {ranks} ({launcher}), grid {shape.rows} x {shape.columns}, {run.grid.device}, "
+        f"{threads} {'thread' if threads == 1 else 'threads'} a rank; writing to {run.directory}"
     )
 
 

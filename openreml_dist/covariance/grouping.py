@@ -29,11 +29,15 @@ class Grouping(VarianceComponent):
             why = "all samples have the same level" if len(labels) == 1 else "every sample has a level of its own"
             raise InputError(f"grouping factor {name}: {why}, so its variance cannot be estimated")
         self.labels = labels
-        self._codes = torch.from_numpy(codes.astype(np.int64))
+        self._codes = codes.astype(np.int64)
+        self._on_device: dict[torch.device, Tensor] = {}
 
     def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
         """1.0 where the levels agree; None where no level of the rows is among those of the columns."""
-        row_codes = self._codes[rows.start : rows.stop].to(device)
-        column_codes = self._codes[columns.start : columns.stop].to(device)
-        same = row_codes[:, None] == column_codes[None, :]
-        return same.double() if bool(same.any()) else None
+        here, there = self._codes[rows.start : rows.stop], self._codes[columns.start : columns.stop]
+        if np.intersect1d(here, there).size == 0:  # on the host: asking the device would wait for it
+            return None
+        if device not in self._on_device:
+            self._on_device[device] = torch.from_numpy(self._codes).to(device)
+        codes = self._on_device[device]
+        return (codes[rows.start : rows.stop, None] == codes[None, columns.start : columns.stop]).double()

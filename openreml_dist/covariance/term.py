@@ -47,7 +47,7 @@ class VarianceComponent(Term):
     def tile(self, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:
         """σ²K on ``rows`` x ``columns``, float64."""
         K = self.relationship(rows, columns, device)
-        return None if K is None else K.double() * theta[0].to(device)  # a number times a float32 tile would stay float32
+        return None if K is None else K.double() * float(theta[0])  # not in the precision of a float32 tile
 
     def dtile(self, k: int, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:  # noqa: ARG002
         """K on ``rows`` x ``columns``."""

@@ -255,9 +255,10 @@ def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:
     layout = TileLayout(size, tile_size, grid.shape)
     idle = layout.ranks_without_tile()
     if idle:
+        ranks = f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))}"
         raise ConfigError(
-            f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves "
-            f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))} of the "
-            f"{grid.shape.rows} x {grid.shape.columns} grid without a tile; use at most {choose_tile_size(size, grid.shape)}, or fewer ranks"
+            f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves {ranks} of the "
+            f"{grid.shape.rows} x {grid.shape.columns} grid without a tile; use at most {choose_tile_size(size, grid.shape)}, "
+            "or fewer ranks"
         )
     return layout

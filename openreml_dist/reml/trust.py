@@ -66,16 +66,20 @@ def _solve_free(g: Tensor, B: Tensor, room: Tensor, held: Tensor) -> Tensor:
     return delta
 
 
+LOCAL_STEP = 0.5  # standard errors; over a longer step the mean curvature says little about that at its end
+
+
 def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor) -> Tensor:
     """E such that B = AI + E maps the last step to the change of score that it made: Bδ = −Δg.
 
-    AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner
-    products, makes it superlinear. Dropped (E = 0) where it would change the curvature along one direction by more than
-    tenfold. Local.
+    AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner products,
+    makes it superlinear. E stays as it was after a step that is not local, and is dropped (0) where it would change the
+    curvature along one direction by more than tenfold. Local.
 
-    References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006),
-    § 6.2.
+    References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006), 6.2.
     """
+    if float(delta @ AI @ delta) > LOCAL_STEP**2:
+        return E
     residual = -score_change - (AI + E) @ delta
     along = float(residual @ delta)
     if abs(along) <= 1e-8 * float(residual.norm() * delta.norm()):

@@ -1,0 +1,155 @@
+"""The sweep and the Cholesky factor on one GPU against the vendor's, and one AI step; torch and numpy alone.
+
+    python benchmarks/gpu.py --sizes 8192 16384 32768 --out benchmarks/results/gpu.md
+
+Rates count n³ flops for an inverse (n³/3 for a factor), whatever a program really does. The GEMM peak is that of a square
+product and, as our updates are, of a rank-b update. The peer is ``torch.linalg.cholesky`` + ``torch.cholesky_inverse``, out of
+place, on a full n x n matrix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance import Covariance, Identity, VarianceComponent
+from openreml_dist.grid import ProcessGrid, no_progress
+from openreml_dist.layout import TileLayout
+from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.reml.projection import Design
+from openreml_dist.reml.step import Problem, ai_step
+from openreml_dist.tiled import TiledSymmetric
+
+
+class FeatureKernel(VarianceComponent):
+    """ZZᵀ/m from features on the device, so that no disk is measured."""
+
+    def __init__(self, name: str, Z: Tensor) -> None:
+        super().__init__(name, len(Z))
+        self._Z = Z
+
+    def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor:  # noqa: ARG002
+        return self._Z[rows.start : rows.stop] @ self._Z[columns.start : columns.stop].mT / self._Z.shape[1]
+
+
+def seconds(device: torch.device, prepare: Callable[[], object], work: Callable[[object], object], repeats: int) -> float:
+    """Median wall time of ``work`` after one warm-up; ``prepare`` is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        prepared = prepare()
+        torch.accelerator.synchronize(device)
+        begun = time.perf_counter()
+        work(prepared)
+        torch.accelerator.synchronize(device)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def positive_definite(n: int, tile_size: int, dtype: torch.dtype, grid: ProcessGrid) -> TiledSymmetric:
+    """Lower tiles of a matrix of ones plus 2I."""
+    V = TiledSymmetric(TileLayout(n, tile_size, grid.shape), grid, dtype)
+    for i, j, tile in V.tiles():
+        tile.fill_(1.0)
+        if i == j:
+            tile.diagonal().add_(2.0)
+    return V
+
+
+def gemm_rates(device: torch.device, dtype: torch.dtype, repeats: int) -> str:
+    n, b = 8192, 1024
+    A, B, C = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(3))
+    square = seconds(device, lambda: None, lambda _: torch.mm(A, B, out=C), repeats)
+    panel = A[:, :b].contiguous()
+    update = seconds(device, lambda: None, lambda _: C.addmm_(panel, B[:b], alpha=-1), repeats)
+    return f"| {dtype} | {2 * n**3 / square / 1e12:.1f} | {2 * n * n * b / update / 1e12:.1f} |"
+
+
+def factorisations(n: int, tile_size: int, dtype: torch.dtype, grid: ProcessGrid, repeats: int) -> str:
+    device = grid.device
+
+    def tiles() -> TiledSymmetric:
+        return positive_definite(n, tile_size, dtype, grid)
+
+    sweep = seconds(device, tiles, sweep_inverse_, repeats)
+    factor = seconds(device, tiles, cholesky_, repeats)
+    torch.cuda.reset_peak_memory_stats(device)
+    sweep_inverse_(tiles())
+    ours_gb = torch.cuda.max_memory_allocated(device) / 1e9
+    element = torch.empty((), dtype=dtype).element_size()
+    peer_factor = peer_inverse = peer_gb = float("nan")
+    if 3.5 * n * n * element < torch.cuda.get_device_properties(device).total_memory:
+        full = torch.ones(n, n, dtype=dtype, device=device)
+        full.diagonal().add_(2.0)
+        torch.cuda.reset_peak_memory_stats(device)
+        peer_factor = seconds(device, lambda: None, lambda _: torch.linalg.cholesky(full), repeats)
+        peer_inverse = seconds(device, lambda: None, lambda _: torch.cholesky_inverse(torch.linalg.cholesky(full)), repeats)
+        peer_gb = torch.cuda.max_memory_allocated(device) / 1e9
+        del full
+    torch.cuda.empty_cache()
+    return (
+        f"| {n:,} | {tile_size} | {dtype} | {sweep:.3f} | {n**3 / sweep / 1e12:.1f} "
+        f"| {factor:.3f} | {n**3 / 3 / factor / 1e12:.1f} | {peer_factor:.3f} | {peer_inverse:.3f} | {peer_inverse / sweep:.2f}x | {ours_gb:.2f} | {peer_gb:.2f} |"
+    )
+
+
+def step(n: int, tile_size: int, num_kernels: int, grid: ProcessGrid) -> str:
+    generator = torch.Generator(grid.device).manual_seed(1)
+    options = {"generator": generator, "dtype": torch.float64, "device": grid.device}
+    kernels = [FeatureKernel(f"g{k}", torch.randn(n, 64, **options)) for k in range(num_kernels)]
+    covariance = Covariance([*kernels, Identity(n)])
+    X = torch.cat([torch.ones(n, 1, dtype=torch.float64, device=grid.device), torch.randn(n, 4, **options)], dim=1)
+    problem = Problem(covariance, torch.randn(n, **options), Design.of(X), grid, TileLayout(n, tile_size, grid.shape))
+    theta = torch.full((num_kernels + 1,), 1 / (num_kernels + 1), dtype=torch.float64)
+    ai_step(problem, theta, lambda _: no_progress)
+    torch.cuda.reset_peak_memory_stats(grid.device)
+    result = ai_step(problem, theta, lambda _: no_progress)
+    phases = ", ".join(f"{name} {value:.3f}" for name, value in result.seconds.items())
+    memory = torch.cuda.max_memory_allocated(grid.device) / 1e9
+    total = sum(result.seconds.values())
+    return f"| {n:,} | {tile_size} | {num_kernels} | {total:.3f} | {phases} | {memory:.2f} | {result.trace_error:.0e} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8192, 16384, 32768])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
+    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    grid = ProcessGrid.single("cuda")
+    lines = [f"{torch.cuda.get_device_name(grid.device)}, torch {torch.__version__}, median of {arguments.repeats}."]
+
+    def say(*new: str) -> None:
+        lines.extend(new)
+        print(*new, sep="\n", flush=True)
+
+    say("", "| GEMM | square TFLOP/s | rank-1024 update TFLOP/s |", "|---|---|---|")
+    for dtype in (torch.float64, torch.float32):
+        say(gemm_rates(grid.device, dtype, arguments.repeats))
+    say(
+        "",
+        "| n | tile | dtype | sweep s | TFLOP/s | Cholesky s | TFLOP/s | vendor factor s | vendor factor + inverse s "
+        "| sweep faster by | sweep GB | vendor GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    )
+    for n in arguments.sizes:
+        for tile_size in arguments.tiles:
+            say(factorisations(n, tile_size, torch.float64, grid, arguments.repeats))
+        say(factorisations(n, arguments.tiles[-1], torch.float32, grid, arguments.repeats))
+    say("", "| n | tile | kernels | AI step s | by phase | GB | trace identity |", "|---|---|---|---|---|---|---|")
+    for n in arguments.sizes:
+        for num_kernels in arguments.kernels:
+            say(step(n, arguments.tiles[-1], num_kernels, grid))
+    if arguments.out:
+        arguments.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
