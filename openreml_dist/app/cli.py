@@ -59,9 +59,14 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
-        cause = f"\n{error.__cause__}" if error.__cause__ else ""
-        raise ConfigError(f"configuration: {error}{cause}\nSee openreml-{name} --help for every key.") from error
+        raise ConfigError(f"configuration: {_explained(error)}\nSee openreml-{name} --help for every key") from error
     return max(exit_codes)
+
+
+def _explained(error: Exception) -> str:
+    """What Hydra and OmegaConf say, without advice that a typed configuration does not follow."""
+    lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
+    return "\n".join(line for line in lines if not line.startswith(("To append to your config", "    reference_type")))
 
 
 def exit_with(name: str, run: Callable[[], int]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Blocks of the genomic relationship matrix, by the definition of GCTA (Yang et al. 2011, AJHG 88:76; the same on the diagonal).
+"""Blocks of the genomic relationship matrix by the definition of GCTA (Yang et al. 2011, AJHG 88:76), the diagonal alike.
 
     A_jk = (1 / N_jk) Σ_s w_sj w_sk,   w_sj = (x_sj - 2 p_s) / sqrt(2 p_s (1 - p_s)),
 
@@ -6,6 +6,8 @@ x_sj ALT alleles of sample j at SNP s, p_s the frequency of ALT, the sum over th
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from openreml_dist.store.genotypes import DosageReader, open_dosages
 from openreml_dist.store.grm_writer import GrmVariants, resume_grm
 
 Matrix = NDArray[np.float64]
+Frequencies = NDArray[np.float64]
 
 _VARIANTS_AT_ONCE = 512  # of one float64 block of genotypes
 
@@ -52,10 +55,13 @@ def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice
     inside = None  # the rows among the columns
     if columns.start <= rows.start and rows.stop <= columns.stop:
         inside = slice(rows.start - columns.start, rows.stop - columns.start)
-    for stored, frequency in _blocks(dosages.variants_chunk, variants):
-        of_columns = dosages.read(stored, columns)
-        of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)
-        add_products(total, missing, of_rows[within], of_columns[within], frequency)
+    for stored, within, frequency in _chunks(dosages, variants):
+        of_columns = dosages.read(stored, columns)[within]
+        of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)[within]
+        missing.add(of_rows, of_columns)
+        for start in range(0, len(frequency), _VARIANTS_AT_ONCE):
+            block = slice(start, start + _VARIANTS_AT_ONCE)
+            total += standardise(of_rows[block], frequency[block]).T @ standardise(of_columns[block], frequency[block])
     num_variants = missing.called_in_both(len(variants.index))
     if np.any(num_variants == 0):
         j, k = np.argwhere(np.broadcast_to(num_variants, total.shape) == 0)[0]
@@ -65,7 +71,16 @@ def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice
     return total
 
 
-def standardise(dosage: Dosage, frequency: NDArray[np.float64]) -> Matrix:
+def _chunks(dosages: DosageReader, variants: GrmVariants) -> Iterator[tuple[slice, NDArray[np.int64], Frequencies]]:
+    """(stored variants of a chunk, which of them are wanted, their frequencies), for each chunk that has wanted ones."""
+    for start in range(0, dosages.num_variants, dosages.variants_chunk):
+        stop = min(start + dosages.variants_chunk, dosages.num_variants)
+        first, end = np.searchsorted(variants.index, (start, stop))
+        if first < end:
+            yield slice(start, stop), variants.index[first:end] - start, variants.allele_frequency[first:end]
+
+
+def standardise(dosage: Dosage, frequency: Frequencies) -> Matrix:
     """w = (x - 2p) / sqrt(2p(1-p)) in float64 for SNPs (rows) and samples; 0, the mean, for missing genotypes."""
     scale = 1.0 / np.sqrt(2 * frequency * (1 - frequency))
     table = (np.arange(-1, 3) - 2 * frequency[:, None]) * scale[:, None]  # one row a SNP, one column a genotype

@@ -7,6 +7,7 @@ single-machine package torch-openreml 0.1.0a0; ``fit`` is ours.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -145,6 +146,7 @@ class REML:
         require_loglik: bool = True,
         lb: float | Tensor = -math.inf,
         ub: float | Tensor = math.inf,
+        verbose: int = 0,
         check_score: bool = True,
         check_delta: bool = True,
         check_loglik: bool = True,
@@ -153,6 +155,8 @@ class REML:
         tol_loglik: float = 1e-4,
     ) -> tuple[Tensor, Tensor, int]:
         """The plain loop θ ← clip(θ + η AI⁻¹ score), without safeguards; ``fit`` has them. Collective.
+
+        ``verbose=1`` counts iterations in one line of rank 0, ``verbose=2`` prints a line for each.
 
         Returns:
             θ (r,) after the last update, β̂ (p,) of the last evaluated θ, and the number of iterations.
@@ -175,6 +179,8 @@ class REML:
             for key, value in record.items():
                 self.history[key].append(value)
             theta = updated
+            if verbose and self.grid.is_root:
+                print(self._progress(max_iter, eta, verbose), end="\n" if verbose > 1 else "\r", file=sys.stderr, flush=True)
             if self.is_converged(check_score, check_delta, check_loglik, tol_score, tol_delta, tol_loglik):
                 break
         return theta, self.history["beta"][-1], len(self.history["theta"])
@@ -198,6 +204,18 @@ class REML:
             (check_loglik, abs(float(logliks[-1] - logliks[-2])), tol_loglik),
         ]
         return all(value < tolerance for enabled, value, tolerance in checks if enabled)
+
+    def _progress(self, max_iter: int, eta: float, verbose: int) -> str:
+        """The last iteration of ``optimize`` in words."""
+        number, last = len(self.history["theta"]), {key: values[-1] for key, values in self.history.items()}
+        if verbose == 1:
+            return f"iteration {number} of at most {max_iter}"
+        change = float(last["loglik"] - self.history["loglik"][-2]) if number > 1 else math.nan
+        norms = {key: f"{float(last[key].norm()):.4g}" for key in ("score", "delta", "update")}
+        return (
+            f"iteration {number}: |score| {norms['score']}, |step| {norms['delta']}, eta {eta:g}, "
+            f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f} ({change:+.3g})"
+        )
 
     # What the methods share.
 
