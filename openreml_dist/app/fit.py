@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import OpenREMLError
 
 if TYPE_CHECKING:
-    from openreml_dist.app.terminal import Terminal
-    from openreml_dist.covariance import Covariance
-    from openreml_dist.grid import ProcessGrid
     from openreml_dist.reml import REML, FitResult, Iteration
 
 _BEGUN = time.perf_counter()
@@ -28,31 +24,16 @@ def main() -> None:
     exit_with("fit", lambda: compose("fit", FitConfig, fit))
 
 
-@dataclass
-class Run:
-    """What all parts of a run share."""
-
-    settings: FitConfig
-    grid: ProcessGrid
-    terminal: Terminal
-    directory: Path
-    timings: dict[str, Any] = field(default_factory=dict)  # seconds
-
-    def reml(self, covariance: Covariance) -> REML:
-        """The solver for a covariance, with the settings of this run."""
-        from openreml_dist.reml import REML
-
-        return REML(covariance, grid=self.grid, tile_size=self.settings.solver.tile_size, phase=self.terminal.phase)
-
-
 def fit(settings: FitConfig) -> int:
     """Run one fit. Collective: every rank of the job, with the same settings.
 
     Returns:
         The exit code of the status: 0 converged, 3 not.
     """
+    from openreml_dist.app.model import check_settings
     from openreml_dist.app.terminal import Terminal
 
+    check_settings(settings)
     placement = launch.find_placement(settings.launcher.name)
     terminal = Terminal(placement.rank)
     grid = launch.connect(placement, settings.launcher, settings.grid)
@@ -99,7 +80,7 @@ def _fit(run: Run, launcher: str) -> int:
     result = reml.fit(
         y,
         X,
-        starting_point(solver),
+        starting_point(solver, covariance.parameters),
         constrain=solver.constrain,
         stopping=Stopping(solver.max_iter, solver.tolerance_theta, solver.tolerance_loglik),
         report=lambda iteration: _record(run, iteration, covariance.parameters),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from openreml_dist.app.report import Tests
+from openreml_dist.app.run import Run
 from openreml_dist.covariance import Covariance
 from openreml_dist.reml import FitResult, Stopping, null_log_likelihood
-
-if TYPE_CHECKING:
-    from openreml_dist.app.fit import Run
 
 SMALLEST_START = 0.01  # share of the variance that a component restarts from, if it was less
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -15,16 +16,46 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.store.grm import open_grm
 
 
+def check_settings(settings: FitConfig) -> None:
+    """Refuse settings that no data could make sense of. Local: alike on every rank, before the ranks meet.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    model, solver, launcher = settings.model, settings.solver, settings.launcher
+    prevalence = model.prevalence
+    rules = [
+        ("model.name", model.name, model.name == "greml", "greml, the only model so far"),
+        ("model.prevalence", prevalence, prevalence is None or 0 < prevalence < 1, "a proportion between 0 and 1"),
+        ("solver.max_iter", solver.max_iter, solver.max_iter >= 0, "a number of iterations"),
+        (
+            "solver.tile_size",
+            solver.tile_size,
+            solver.tile_size is None or solver.tile_size > 0,
+            "a number of rows, at least 1",
+        ),
+        ("solver.tolerance_theta", solver.tolerance_theta, solver.tolerance_theta > 0, "a tolerance above 0"),
+        ("solver.tolerance_loglik", solver.tolerance_loglik, solver.tolerance_loglik > 0, "a tolerance above 0"),
+        ("solver.kernel_cache_gb", solver.kernel_cache_gb, 0 <= solver.kernel_cache_gb < math.inf, "a size of memory"),
+        ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
+        ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
+    ]
+    for name, value, holds, wanted in rules:
+        if not holds:
+            raise ConfigError(f"{name}: {value!r} is not {wanted}")
+    grm_paths(settings.data)
+
+
 def grm_paths(data: DataConfig) -> list[str]:
     """``data.grm`` as a list.
 
     Raises:
         ConfigError: if it names no store.
     """
-    paths = [data.grm] if isinstance(data.grm, str) else [str(path) for path in data.grm or ()]
-    if not paths:
-        raise ConfigError("data.grm: no GRM is given")
-    return paths
+    paths = [data.grm] if isinstance(data.grm, str) else data.grm
+    if not isinstance(paths, list) or not paths:
+        raise ConfigError(f"data.grm: {data.grm!r} is not a GRM store or a list of them")
+    return [str(path) for path in paths]
 
 
 def read_model(settings: FitConfig, grid: ProcessGrid) -> tuple[Inputs, Covariance]:
@@ -37,7 +68,6 @@ def read_model(settings: FitConfig, grid: ProcessGrid) -> tuple[Inputs, Covarian
         paths = grm_paths(settings.data)
         names = component_names(paths)
         stores = [open_grm(path) for path in paths]
-        _check_prevalence(settings.model.prevalence)
     with grid.together("reading the inputs"):
         read = read_inputs(settings.data, stores) if grid.is_root else None
     inputs = grid.share(read)
@@ -63,20 +93,20 @@ def component_names(paths: list[str]) -> list[str]:
     return names
 
 
-def starting_point(solver: SolverConfig) -> Tensor | str:
-    """``solver.start`` as a method or as a tensor of variances.
+def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str:
+    """``solver.start`` as a method or as a tensor of variances, one a parameter.
 
     Raises:
-        ConfigError: for a list with something else than numbers.
+        ConfigError: for a list with something else than numbers, or of another length.
     """
     if isinstance(solver.start, str):
         return solver.start
     try:
-        return torch.tensor([float(value) for value in solver.start], dtype=torch.float64)
+        values = [float(value) for value in solver.start]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"solver.start: {solver.start!r} is not haseman-elston, equal, or a list of variances") from error
-
-
-def _check_prevalence(prevalence: float | None) -> None:
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise ConfigError(f"model.prevalence: {prevalence} is not a proportion between 0 and 1")
+    if len(values) != len(parameters):
+        raise ConfigError(f"solver.start: {len(values)} variances are given for {len(parameters)}: {', '.join(parameters)}")
+    if not all(map(math.isfinite, values)):
+        raise ConfigError(f"solver.start: {values} is not finite")
+    return torch.tensor(values, dtype=torch.float64)

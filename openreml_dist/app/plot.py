@@ -7,6 +7,8 @@ from pathlib import Path
 from openreml_dist.reml import FitResult
 from openreml_dist.store.files import written_aside
 
+DODGE = 0.02  # share of the axis between the intervals of two components
+
 
 def plot_convergence(fit: FitResult, trait: str, path: Path) -> None:
     """Draw the path of a fit: ℓ below its last value on the left, the components with their 95 % intervals on the right."""
@@ -22,7 +24,13 @@ def plot_convergence(fit: FitResult, trait: str, path: Path) -> None:
     for k, component in enumerate(fit.components):
         (line,) = right.plot(numbers, [float(i.step.theta[k]) for i in fit.iterations], "o-", label=component.name)
         if component.se is not None:
-            right.errorbar(numbers[-1], component.variance, yerr=1.96 * component.se, color=line.get_color(), capsize=4)
+            right.errorbar(
+                numbers[-1] + DODGE * (k + 1) * max(1, numbers[-1]),
+                component.variance,
+                yerr=1.96 * component.se,
+                color=line.get_color(),
+                capsize=4,
+            )
     right.set(xlabel="iteration", ylabel="variance", title="components, 95 % interval at the end")
     right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
     right.legend(frameon=False)

@@ -7,21 +7,18 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from openreml_dist.app import report
 from openreml_dist.app.model import grm_paths
 from openreml_dist.app.plot import plot_convergence
+from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.samples import Inputs
 from openreml_dist.config import DataConfig
 from openreml_dist.reml import FitResult
 from openreml_dist.store.grm import open_grm
-
-if TYPE_CHECKING:
-    from openreml_dist.app.fit import Run
 
 
 def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests) -> None:

@@ -1,0 +1,32 @@
+"""What all parts of one run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openreml_dist.config import FitConfig
+
+if TYPE_CHECKING:
+    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.covariance import Covariance
+    from openreml_dist.grid import ProcessGrid
+    from openreml_dist.reml import REML
+
+
+@dataclass
+class Run:
+    """Settings, ranks, terminal and folder of a run, and the seconds that its parts have taken."""
+
+    settings: FitConfig
+    grid: ProcessGrid
+    terminal: Terminal
+    directory: Path
+    timings: dict[str, Any] = field(default_factory=dict)
+
+    def reml(self, covariance: Covariance) -> REML:
+        """The solver for a covariance, with the settings of this run."""
+        from openreml_dist.reml import REML
+
+        return REML(covariance, grid=self.grid, tile_size=self.settings.solver.tile_size, phase=self.terminal.phase)
