@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -91,6 +92,9 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         _print_error(f"openreml-{name}: interrupted")
         os._exit(130)
+    except Exception:
+        _print_error(f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}")
+        os._exit(1)  # MPI would wait in its destructors for the ranks that go on
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""``openreml-grm``: relationship matrices from a genotype store, or to and from GCTA's files."""
+"""``openreml-grm``: relationship matrices from a genotype store, and GRMs from and to GCTA's files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.config import GrmConfig
 from openreml_dist.errors import ConfigError
 
-GCTA = "gcta:"
-
 
 def main() -> NoReturn:
     """Run the program and exit with its code."""
@@ -18,29 +16,31 @@ def main() -> NoReturn:
 
 
 def run(settings: GrmConfig) -> int:
-    """Make, import or export, then say what was written and what to do next. Returns the exit code.
+    """Make, import or export GRMs, then say what was written and what to do next. Returns the exit code."""
+    from openreml_dist.prep.gcta_jobs import PREFIX, export_grm, import_grm
+    from openreml_dist.prep.grm import make_grm
+    from openreml_dist.store.grm import open_grm
 
-    Raises:
-        ConfigError: settings that do not go together.
-    """
-    from openreml_dist.prep.grm import import_gcta, make_grm, write_gcta
-
-    if settings.by not in ("genome", "chromosome"):
-        raise ConfigError(f"by: {settings.by!r} is neither genome nor chromosome")
-    from_gcta, to_gcta = settings.source.startswith(GCTA), settings.out.startswith(GCTA)
-    if from_gcta and to_gcta:
-        raise ConfigError("source and out are both GCTA prefixes; copy the files")
+    if settings.by not in {"genome", "chromosome"}:
+        raise ConfigError(f"by={settings.by} must be genome or chromosome")
     started = time.monotonic()
-    if from_gcta:
-        written = import_gcta(settings, settings.source.removeprefix(GCTA))
-    elif to_gcta:
-        written = write_gcta(settings, settings.out.removeprefix(GCTA))
+    if settings.out.startswith(PREFIX):
+        export_grm(settings)
+        print(f"wrote {settings.out.removeprefix(PREFIX)}.grm.bin and .grm.id in {time.monotonic() - started:.1f} s")
+        return 0
+    if settings.source.startswith(PREFIX):
+        import_grm(settings)
+        outs = [settings.out]
     else:
-        written = make_grm(settings)
-    print(f"wrote {', '.join(written)} in {time.monotonic() - started:.1f} s")
-    if not to_gcta:
-        stores = written[0] if len(written) == 1 else f"[{','.join(written)}]"
-        print(f"next: openreml-fit data.grm={stores} data.pheno=FILE")
+        outs = make_grm(settings)
+    for out in outs:
+        store = open_grm(out)
+        variants = store.attributes["num_variants"]
+        of = "an unknown number of SNPs" if variants is None else f"{variants:,} SNPs"
+        print(f"wrote {out}: {store.num_samples:,} samples, {of}, tiles of {store.chunk_size:,}")
+    grm = outs[0] if len(outs) == 1 else f"[{','.join(outs)}]"
+    print(f"done in {time.monotonic() - started:.1f} s")
+    print(f"next: openreml-fit data.grm={grm} data.pheno=FILE.phen")
     return 0
 
 

@@ -49,43 +49,44 @@ def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice
     Raises:
         InputError: the genotypes are damaged, or two samples have no SNP in common.
     """
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    total = np.zeros((height, width))
-    missing = MissingPairs(height, width)
-    inside = None  # the rows among the columns
+    total = np.zeros((rows.stop - rows.start, columns.stop - columns.start))
+    missing = MissingPairs(*total.shape)
+    inside = None  # where the rows are among the columns
     if columns.start <= rows.start and rows.stop <= columns.stop:
         inside = slice(rows.start - columns.start, rows.stop - columns.start)
-    for stored, within, frequency in _chunks(dosages, variants):
-        of_columns = dosages.read(stored, columns)[within]
-        of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)[within]
-        missing.add(of_rows, of_columns)
-        for start in range(0, len(frequency), _VARIANTS_AT_ONCE):
-            block = slice(start, start + _VARIANTS_AT_ONCE)
-            total += standardise(of_rows[block], frequency[block]).T @ standardise(of_columns[block], frequency[block])
+    for block in _blocks(variants, dosages.variants_chunk):
+        stored = slice(int(block.index[0]), int(block.index[-1]) + 1)
+        of_columns = dosages.read(stored, columns)[block.index - stored.start]
+        of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)[block.index - stored.start]
+        for start in range(0, len(block.index), _VARIANTS_AT_ONCE):
+            some = slice(start, start + _VARIANTS_AT_ONCE)
+            w_columns = standardise(of_columns[some], block.allele_frequency[some])
+            w_rows = w_columns[:, inside] if inside else standardise(of_rows[some], block.allele_frequency[some])
+            total += w_rows.T @ w_columns
+            missing.add(of_rows[some], of_columns[some])
     num_variants = missing.called_in_both(len(variants.index))
     if np.any(num_variants == 0):
-        j, k = np.argwhere(np.broadcast_to(num_variants, total.shape) == 0)[0]
+        j, k = np.argwhere(num_variants == 0)[0]
         pair = f"{rows.start + j + 1} and {columns.start + k + 1}"
         raise InputError(f"{dosages.path}: samples number {pair} have no SNP that both have called")
     total /= num_variants
     return total
 
 
-def _chunks(dosages: DosageReader, variants: GrmVariants) -> Iterator[tuple[slice, NDArray[np.int64], Frequencies]]:
-    """(stored variants of a chunk, which of them are wanted, their frequencies), for each chunk that has wanted ones."""
-    for start in range(0, dosages.num_variants, dosages.variants_chunk):
-        stop = min(start + dosages.variants_chunk, dosages.num_variants)
-        first, end = np.searchsorted(variants.index, (start, stop))
-        if first < end:
-            yield slice(start, stop), variants.index[first:end] - start, variants.allele_frequency[first:end]
+def _blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVariants]:
+    """The SNPs, those of one row of chunks of the genotype store at a time."""
+    chunk = variants.index // variants_chunk
+    for number in np.unique(chunk).tolist():
+        yield GrmVariants(variants.index[chunk == number], variants.allele_frequency[chunk == number])
 
 
-def standardise(dosage: Dosage, frequency: Frequencies) -> Matrix:
+def standardise(dosage: Dosage, frequency: NDArray[np.float64]) -> Matrix:
     """w = (x - 2p) / sqrt(2p(1-p)) in float64 for SNPs (rows) and samples; 0, the mean, for missing genotypes."""
-    scale = 1.0 / np.sqrt(2 * frequency * (1 - frequency))
-    table = (np.arange(-1, 3) - 2 * frequency[:, None]) * scale[:, None]  # one row a SNP, one column a genotype
-    table[:, 0] = 0.0
-    return np.take_along_axis(table, dosage.astype(np.intp) + 1, axis=1)
+    w = dosage.astype(np.float64)
+    w -= 2 * frequency[:, None]
+    w /= np.sqrt(2 * frequency * (1 - frequency))[:, None]
+    w *= dosage >= 0
+    return w
 
 
 class MissingPairs:

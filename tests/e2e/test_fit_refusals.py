@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,52 +20,173 @@ class Refusal:
     """A row of the table below.
 
     Attributes:
-        settings: on the command line, {bad} being the folder of bad files; they follow those of a good run and override them.
+        settings: on the command line behind those of a good run, {bad} being the folder of bad files.
         words: all are in the message.
-        exit_code: of a lone process.
-        ranks: it also is refused on several.
+        launched: how it is tried.
+        exit_code: of a lone process and under mpirun.
         before_run_dir: refused before there is a folder to write the result to.
     """
 
     name: str
     settings: str
     words: tuple[str, ...]
+    launched: tuple[str, ...] = ("alone", "torchrun")
     exit_code: int = 2
-    ranks: bool = True
     before_run_dir: bool = False
 
 
+ALONE = ("alone",)
+TWO_RANKS = ("torchrun",)
+EVERYWHERE = ("alone", "torchrun", "mpirun")
+
 REFUSALS = [
-    Refusal("no pheno file", "data.pheno={bad}/none.phen", ("none.phen", "No such file")),
+    Refusal("no pheno file", "data.pheno={bad}/none.phen", ("none.phen", "No such file"), EVERYWHERE),
     Refusal("no GRM store", "data.grm={bad}/none.grm.zarr", ("none.grm.zarr", "not found")),
     Refusal("unfinished GRM", "data.grm={bad}/unfinished.grm.zarr", ("unfinished.grm.zarr", "not finished", "resume")),
-    Refusal("flipped byte", "data.grm={bad}/flipped.grm.zarr", ("flipped.grm.zarr", "chunk grm/c/3/1", "damaged", "checksum")),
-    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "chunk grm/c/2/0", "missing")),
-    Refusal("no common sample", "data.grm={bad}/strangers.grm.zarr", ("no sample", "XF0:XI0", "Probable cause", "traits.phen:")),
-    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "is constant", "all 120 analysed", "3.5")),
+    Refusal(
+        "flipped byte", "data.grm={bad}/flipped.grm.zarr", ("flipped.grm.zarr", "grm/c/3/1", "damaged", "checksum"), EVERYWHERE
+    ),
+    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "grm/c/2/0", "missing")),
+    Refusal(
+        "no common sample", "data.grm={bad}/strangers.grm.zarr", ("no sample", "XF0:XI0", "traits.phen: F", "Probable cause")
+    ),
+    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "constant", "all 120 analysed", "3.5")),
     Refusal("phenotype of words", "data.pheno={bad}/words.phen", ("words.phen, line 5", "F3:I3", "'tall'", "not a number")),
     Refusal("infinite phenotype", "data.pheno={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
-    Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated")),
+    Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated"), ALONE),
     Refusal("infinite covariate", "data.qcovar={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
     Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age")),
-    Refusal("too many effects", "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar", ("9 fixed effects for 8 analysed",)),
-    Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control")),
-    Refusal("same GRM twice", "data.grm=[{good}/main.grm.zarr,{good}/main.grm.zarr]", ("data.grm", "must differ", "main")),
-    Refusal("indefinite start", "solver.constrain=false solver.start=[-1,0.1]", ("not positive definite", "start"), exit_code=4),
+    Refusal(
+        "more effects than samples",
+        "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar",
+        ("9 fixed effects for 8 analysed samples",),
+    ),
+    Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control"), ALONE),
+    Refusal("prevalence above 1", "model.prevalence=10", ("model.prevalence", "proportion"), ALONE, before_run_dir=True),
+    Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main"), ALONE),
+    Refusal("GRM is a number", "data.grm=5", ("data.grm: 5", "a GRM store or a list"), ALONE, before_run_dir=True),
+    Refusal(
+        "indefinite start",
+        "solver.constrain=false solver.start=[-1,0.1]",
+        ("not positive definite", "start"),
+        EVERYWHERE,
+        exit_code=4,
+    ),
     Refusal("start of words", "solver.start=[a,b]", ("solver.start", "list of variances")),
     Refusal("unknown start", "solver.start=guess", ("solver.start", "'guess'", "haseman-elston")),
-    Refusal("start too long", "solver.start=[1,1,1]", ("solver.start", "main, residual", "3")),
-    Refusal("start not finite", "solver.start=[nan,1]", ("solver.start", "finite")),
-    Refusal("start out of bounds", "solver.start=[-0.1,1]", ("main", "-0.1", "bound 0")),
-    Refusal("no tile for a rank", "solver.tile_size=1000 grid.columns=2", ("tile_size=1000", "rank 1", "without a tile", "at most"), exit_code=0),
-    Refusal("tile size of zero", "solver.tile_size=0", ("solver.tile_size", "at least 1")),
-    Refusal("grid of other size", "grid.rows=3", ("grid", "3 x", "set grid.rows"), before_run_dir=True),
-    Refusal("no iterations", "solver.max_iter=-1", ("solver.max_iter",)),
-    Refusal("other launcher", "launcher.name=slurm", ("launcher.name=slurm", "not started by it"), before_run_dir=True),
-    Refusal("unknown launcher", "launcher.name=ssh", ("launcher.name", "'ssh'", "torchrun"), before_run_dir=True),
+    Refusal("start of other length", "solver.start=[1,1,1]", ("solver.start", "3 variances", "main, residual"), ALONE),
+    Refusal("start not finite", "solver.start=[nan,1]", ("solver.start", "not finite"), ALONE),
+    Refusal("start out of bounds", "solver.start=[-0.1,1]", ("start", "main", "-0.1", "bound 0")),
+    Refusal(
+        "no tile for a rank", "solver.tile_size=500", ("solver.tile_size=500", "rank 1", "without a tile", "at most"), TWO_RANKS
+    ),
+    Refusal("tile size of zero", "solver.tile_size=0", ("solver.tile_size: 0",), ALONE, before_run_dir=True),
+    Refusal("grid of other size", "grid.rows=3", ("grid: 3 x", "were started"), ("torchrun", "mpirun"), before_run_dir=True),
+    Refusal("negative iterations", "solver.max_iter=-1", ("solver.max_iter: -1",), ALONE, before_run_dir=True),
+    Refusal("no threads", "launcher.threads=0", ("launcher.threads: 0",), ALONE, before_run_dir=True),
+    Refusal("mpi without mpirun", "launcher.name=mpi", ("launcher.name=mpi", "not started by it"), before_run_dir=True),
+    Refusal("unknown launcher", "launcher.name=ssh", ("launcher.name", "'ssh'", "torchrun"), ALONE, before_run_dir=True),
     Refusal("unknown device", "launcher.device=tpu", ("launcher.device", "'tpu'", "cuda"), before_run_dir=True),
-    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "--help"), before_run_dir=True),
-    Refusal("wrong type", "solver.max_iter=many", ("max_iter", "many"), before_run_dir=True),
+    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "openreml-fit --help"), EVERYWHERE, before_run_dir=True),
+    Refusal("wrong type", "solver.max_iter=many", ("solver.max_iter", "many", "Integer"), before_run_dir=True),
+    Refusal("unknown model", "model.name=gblup", ("model.name", "'gblup'", "greml"), ALONE, before_run_dir=True),
     Refusal("run_dir is a file", "run_dir={bad}/few.phen", ("run_dir", "few.phen", "cannot be made"), before_run_dir=True),
-    Refusal("run_dir below a file", "run_dir={bad}/few.phen/r", ("run_dir", "few.phen/r", "cannot be made"), before_run_dir=True),
+    Refusal("run_dir below a file", "run_dir={bad}/few.phen/r", ("run_dir", "few.phen/r"), ALONE, before_run_dir=True),
 ]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory, cohort: Cohort) -> Path:
+    """A folder of files with something wrong."""
+    folder = tmp_path_factory.mktemp("bad")
+    everybody = np.arange(NUM_SAMPLES)
+    write_grm(folder / "strangers.grm.zarr", cohort.main, everybody, prefix="X")
+    write_grm(folder / "unfinished.grm.zarr", cohort.main, everybody, finish=False)
+    for name in ("flipped", "deleted"):
+        shutil.copytree(cohort.folder / "main.grm.zarr", folder / f"{name}.grm.zarr")
+    chunk = folder / "flipped.grm.zarr/grm/c/3/1"
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    (folder / "deleted.grm.zarr/grm/c/2/0").unlink()
+
+    values = [f"{value:.6g}" for value in cohort.traits[:, 0]]
+    for name, wrong in (("words", "tall"), ("infinite", "inf")):
+        _table(folder / f"{name}.phen", "height", [*values[:3], wrong, *values[4:]])
+    _table(folder / "constant.phen", "height", ["3.5"] * NUM_SAMPLES)
+    _table(folder / "few.phen", "height", values[:8])
+    _table(folder / "wide.qcovar", " ".join(f"c{k}" for k in range(8)), [" ".join(map(str, row)) for row in np.eye(8)])
+    _table(folder / "twice.qcovar", "age double", [f"{age:.0f} {2 * age:.0f}" for age in cohort.age])
+    return folder
+
+
+def _table(path: Path, names: str, rows: list[str]) -> None:
+    write_lines(path, [f"FID IID {names}", *(f"F{i} I{i} {row}" for i, row in enumerate(rows))])
+
+
+def assert_refused(run: Finished, launched: str, refusal: Refusal) -> None:
+    expected = 1 if launched == "torchrun" else refusal.exit_code  # torchrun knows one exit code alone
+    assert run.exit_code == expected, run.errors
+    message = _own_message(run.errors)
+    assert [word for word in refusal.words if word not in message] == [], run.errors
+    assert run.seconds < SECONDS
+    if launched == "alone":
+        assert "Traceback" not in run.errors
+    assert "openreml_dist/" not in _tracebacks(run.errors), run.errors
+    if not refusal.before_run_dir:
+        assert run.result["status"] == "failed"
+        assert run.result["exit_code"] == refusal.exit_code
+        assert run.result["message"] in message
+
+
+def _own_message(errors: str) -> str:
+    """What stands behind ``openreml-fit: error:``, which must be there once, whatever the number of ranks."""
+    assert errors.count("openreml-fit: error: ") == 1, errors
+    return errors.partition("openreml-fit: error: ")[2]
+
+
+def _tracebacks(errors: str) -> str:
+    """Lines that name a source file: torchrun prints a traceback of its own."""
+    return "\n".join(line for line in errors.splitlines() if line.lstrip().startswith("File "))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "launched"),
+    [
+        pytest.param(refusal, launched, id=f"{refusal.name}-{launched}", marks=getattr(launcher(launched), "marks", ()))
+        for refusal in REFUSALS
+        for launched in refusal.launched
+    ],
+)
+def test_refused(refusal: Refusal, launched: str, cohort: Cohort, bad: Path, tmp_path: Path) -> None:
+    settings = refusal.settings.format(bad=bad, good=cohort.folder / "main.grm.zarr").split()
+    assert_refused(fit(launched, tmp_path / "run", *_replaced(cohort.data(), settings)), launched, refusal)
+
+
+def _replaced(settings: tuple[str, ...], by: list[str]) -> tuple[str, ...]:
+    return (*settings, *by)
+
+
+def test_a_finished_result_is_kept(cohort: Cohort, tmp_path: Path) -> None:
+    """The same folder is refused a second time and its files stay, unless it may be overwritten."""
+    first = fit("alone", tmp_path / "run", *cohort.data())
+    assert first.exit_code == 0, first.errors
+    before = {path.name: path.read_bytes() for path in first.run_dir.iterdir()}
+    for launched, exit_code in (("alone", 2), ("torchrun", 1)):
+        again = fit(launched, tmp_path / "run", *cohort.data())
+        assert again.exit_code == exit_code
+        assert "holds a finished result" in again.errors
+        assert "overwrite=true" in again.errors
+        assert {path.name: path.read_bytes() for path in first.run_dir.iterdir()} == before
+    replaced = fit("alone", tmp_path / "run", *cohort.data(trait="disease"), "overwrite=true")
+    assert replaced.exit_code == 0, replaced.errors
+    assert replaced.result["trait"] == "disease"
+
+
+def test_a_failed_result_is_replaced(cohort: Cohort, tmp_path: Path) -> None:
+    """A run that failed may be started again in the same folder, with no word about overwriting."""
+    failed = fit("alone", tmp_path / "run", *cohort.data(), "data.pheno=none.phen")
+    assert failed.exit_code == 2
+    again = fit("alone", tmp_path / "run", *cohort.data())
+    assert again.exit_code == 0, again.errors
+    assert again.result["status"] == "converged"
