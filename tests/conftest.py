@@ -1,0 +1,11 @@
+"""Every test computes with as few threads as a rank of a full machine would have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)

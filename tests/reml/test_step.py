@@ -1,0 +1,118 @@
+"""One AI step and the log-likelihood against the dense oracle and against finite differences, on every grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from openreml_dist import REML
+from openreml_dist.grid import ProcessGrid, no_progress
+from openreml_dist.layout import TileLayout
+from openreml_dist.linalg import sweep_inverse_
+from openreml_dist.reml.projection import Design, Projection
+from openreml_dist.reml.step import Problem, ai_step
+from openreml_dist.tiled import TiledSymmetric
+from tests.helpers.dense import Case, random_case
+from tests.helpers.ranks import spawn
+
+GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
+N = 107
+CASES = [  # kernels, grouping, tile size
+    (1, False, 32),
+    (2, True, 37),
+    (3, True, 64),
+    (1, True, N),
+]
+
+
+def problem(case: Case, grid: ProcessGrid, tile_size: int) -> Problem:
+    layout = TileLayout(len(case.y), tile_size, grid.shape)
+    return Problem(case.covariance, case.y, Design.of(case.X), grid, layout)
+
+
+def steps(rows: int, columns: int) -> list[dict[str, Any]]:
+    grid = ProcessGrid.connect(rows, columns)
+    found = []
+    for kernels, grouping, tile_size in CASES:
+        case = random_case(N, kernels, grouping)
+        step = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
+        alone = Problem(case.covariance, case.y, Design.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
+        from openreml_dist.reml.step import log_likelihood
+
+        found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress)})
+    return found
+
+
+@pytest.mark.parametrize(("rows", "columns"), GRIDS)
+def test_step_and_loglik_equal_the_oracle(rows: int, columns: int) -> None:
+    for found in spawn(steps, rows * columns, rows, columns):
+        for (kernels, grouping, _), result in zip(CASES, found, strict=True):
+            case = random_case(N, kernels, grouping)
+            exact, step = case.oracle(), result["step"]
+            assert step.loglik == pytest.approx(exact.loglik, rel=1e-8)
+            assert result["loglik"] == pytest.approx(exact.loglik, rel=1e-8)
+            torch.testing.assert_close(step.score, exact.score, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(step.AI, exact.AI, rtol=1e-8, atol=0)
+            torch.testing.assert_close(step.beta, exact.beta, rtol=1e-8, atol=1e-10)
+            torch.testing.assert_close(step.beta_covariance, exact.beta_covariance, rtol=1e-8, atol=1e-12)
+            assert step.trace_error < 1e-12
+
+
+def test_score_is_the_gradient_of_the_loglikelihood() -> None:
+    case = random_case(60, 2)
+    reml = REML(case.covariance, tile_size=13)
+    _, score, _, _ = reml.ai_step(case.y, case.X, case.theta)
+    h = 1e-5
+    for k in range(len(case.theta)):
+        e = torch.zeros_like(case.theta)
+        e[k] = h
+        slope = (reml.loglik(case.y, case.X, case.theta + e) - reml.loglik(case.y, case.X, case.theta - e)) / (2 * h)
+        assert float(score[k]) == pytest.approx(float(slope), rel=1e-6, abs=1e-6)
+
+
+def test_projection_annihilates_X_and_is_idempotent_in_V() -> None:
+    case = random_case(50)
+    grid = ProcessGrid.single()
+    V = TiledSymmetric(TileLayout(50, 11, grid.shape), grid)
+    case.covariance.assemble_(V, case.theta)
+    dense = sum(float(t) * K for t, K in zip(case.theta, case.matrices, strict=True))
+    P = Projection(sweep_inverse_(V), Design.of(case.X))
+    eye = torch.eye(50, dtype=torch.float64)
+    scale = float((P @ eye).abs().max())
+    assert float((P @ case.X).abs().max()) < 1e-9 * scale * float(case.X.abs().max())
+    torch.testing.assert_close(P @ (dense @ (P @ eye)), P @ eye, rtol=0, atol=1e-10 * scale)
+    tiles = torch.zeros(50, 50, dtype=torch.float64)
+    for i, j, _ in V.tiles():
+        rows, columns = V.layout.span(i), V.layout.span(j)
+        tiles[rows.start : rows.stop, columns.start : columns.stop] = P.tile(i, j)
+    torch.testing.assert_close(tiles.tril(), (P @ eye).tril(), rtol=0, atol=1e-11 * scale)
+
+
+def test_results_do_not_depend_on_the_order_of_samples_or_the_tile() -> None:
+    case = random_case(80)
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(5))
+    from openreml_dist import Covariance, Identity, Kernel
+
+    def step(index: torch.Tensor, tile_size: int) -> tuple[torch.Tensor, ...]:
+        kernels = [Kernel.from_array(K[index][:, index].contiguous(), f"k{i}") for i, K in enumerate(case.matrices[:3])]
+        return REML(Covariance([*kernels, Identity(80)]), tile_size=tile_size).ai_step(case.y[index], case.X[index], case.theta)
+
+    for one, other in zip(step(torch.arange(80), 80), step(order, 9), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def whole_fit() -> tuple[Any, ...]:
+    case = random_case(150, 2, seed=4)
+    fit = REML(case.covariance).fit(case.y, case.X)
+    return fit.status, fit.theta, fit.standard_errors, fit.beta, fit.loglik
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_a_fit_on_several_ranks_equals_that_on_one(num_ranks: int) -> None:
+    alone = whole_fit()
+    for answers in spawn(whole_fit, num_ranks):
+        assert answers[0] == alone[0]
+        for mine, theirs in zip(alone[1:], answers[1:], strict=True):
+            torch.testing.assert_close(theirs, mine, rtol=1e-8, atol=1e-12, equal_nan=True)
