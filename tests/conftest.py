@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None, print_blob=True)  # machines are busy; no test is about time
+settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,6 +32,8 @@ def import_grm(settings: GrmConfig) -> None:
         refuse_complete(path)
     if state is State.FREE:
         known = source.num_variants
+        if known is not None and known.is_integer():
+            known = int(known)
         attributes = {
             "method": "imported from GCTA",
             "num_variants": known,
@@ -40,8 +42,14 @@ def import_grm(settings: GrmConfig) -> None:
             "partition": "not known",
             "input_digest": digest,
         }
-        ids = {"family_id": source.family_id, "sample_id": source.sample_id}
-        writer = create_grm(path, **ids, chunk_size=size, settings=kept, attributes=attributes)
+        writer = create_grm(
+            path,
+            family_id=source.family_id,
+            sample_id=source.sample_id,
+            chunk_size=size,
+            settings=kept,
+            attributes=attributes,
+        )
     else:
         writer = resume_grm(path)
         say(f"resuming {settings.out}: {len(writer.finished_tiles()):,} tiles are finished and kept")

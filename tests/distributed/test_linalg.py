@@ -126,7 +126,9 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
     seen = {"most": 0, "largest": 0}
 
     def look(_: float) -> None:
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor}
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor
+        }
         seen["most"] = max(seen["most"], sum(storages.values()))
         seen["largest"] = max(seen["largest"], max(storages.values()))
 

@@ -34,15 +34,8 @@ def tensor(values: Any) -> Tensor:
     return torch.tensor(pd.DataFrame(values).to_numpy(dtype=float).squeeze(), dtype=torch.float64)
 
 
-def treatment_coding(data: pd.DataFrame, *factors: str) -> Tensor:
-    """X = intercept and an indicator for every level but the first of each factor; ``a:b`` is the product of two."""
-    columns = [pd.Series(1.0, index=data.index)]
-    coded = {}
-    for factor in factors:
-        if ":" in factor:
-            first, second = (coded[name] for name in factor.split(":"))
-            coded[factor] = [a * b for b in second for a in first]
-        else:
-            coded[factor] = [(data[factor] == level).astype(float) for level in sorted(data[factor].unique())[1:]]
-        columns += coded[factor]
+def treatment_coding(data: pd.DataFrame, factor: str) -> Tensor:
+    """X (n, levels): an intercept, and an indicator for every level of the factor but the first."""
+    levels = sorted(data[factor].unique())[1:]
+    columns = [pd.Series(1.0, index=data.index), *((data[factor] == level).astype(float) for level in levels)]
     return torch.tensor(pd.concat(columns, axis=1).to_numpy(), dtype=torch.float64)

@@ -28,9 +28,7 @@ def both(case: Case) -> tuple[Any, Any]:
 def test_ai_step_and_blue_agree(seed: int) -> None:
     case = random_case(40 + 11 * seed, num_kernels=1 + seed % 3, num_fixed=2 + seed % 2, seed=seed)
     ours, peer = both(case)
-    for mine, theirs in zip(
-        ours.ai_step(case.y, case.X, case.theta), peer.ai_step(case.y, case.X, case.theta), strict=True
-    ):
+    for mine, theirs in zip(ours.ai_step(case.y, case.X, case.theta), peer.ai_step(case.y, case.X, case.theta), strict=True):
         torch.testing.assert_close(mine, theirs.reshape(mine.shape), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(
         ours.blue(case.y, case.X, case.theta), peer.blue(case.y, case.X, case.theta).flatten(), rtol=1e-8, atol=1e-8

@@ -87,8 +87,10 @@ def kempton_slatehall() -> tuple[Model, dict[str, Any]]:
 
 
 def stroup_splitplot() -> tuple[Model, dict[str, Any]]:
+    """The reference codes a*b as one factor of six cells."""
     data, exact = published("stroup.splitplot")
-    return (groups(data["rep"], data["a"] + ":" + data["rep"]), tensor(data["y"]), treatment_coding(data, "b", "a", "a:b")), exact
+    cells = data.assign(cell=data["a"] + ":" + data["b"])
+    return (groups(data["rep"], data["a"] + ":" + data["rep"]), tensor(data["y"]), treatment_coding(cells, "cell")), exact
 
 
 SETS = [

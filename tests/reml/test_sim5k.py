@@ -1,0 +1,95 @@
+"""5,000 simulated people: GRMs from the genotypes, estimates against exact references (1e-6; logL 1e-5, the GRMs are float32)."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openreml_dist.app.grm import run as make_grm
+from openreml_dist.app.model import read_model
+from openreml_dist.app.prepare import run as prepare
+from openreml_dist.config import DataConfig, FitConfig, GrmConfig, PrepareConfig
+from openreml_dist.grid import ProcessGrid
+from openreml_dist.reml import REML
+from tests.helpers.ranks import spawn
+from tests.helpers.references import references, tensor
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set with its GRMs: all chromosomes, the odd ones, the even ones."""
+    source, target = references() / "sim5k", tmp_path_factory.mktemp("sim5k")
+    for name in ("sim5k.bed", "sim5k.bim"):
+        (target / name).write_bytes(lzma.decompress((source / f"{name}.xz").read_bytes()))
+    for name in ("sim5k.fam", "sim5k.phen", "sim5k.qcovar", "sim5k.covar"):
+        shutil.copy(source / name, target / name)
+    lines = (target / "sim5k.bim").read_text().splitlines()
+    bed = np.fromfile(target / "sim5k.bed", dtype=np.uint8)[3:].reshape(len(lines), -1)
+    odd = np.array([int(line.split()[0]) % 2 == 1 for line in lines])
+    for name, kept in (("all", odd | True), ("odd", odd), ("even", ~odd)):
+        (target / f"{name}.bed").write_bytes(bytes([0x6C, 0x1B, 0x01]) + bed[kept].tobytes())
+        (target / f"{name}.bim").write_text("".join(f"{line}\n" for line, keep in zip(lines, kept, strict=True) if keep))
+        shutil.copy(target / "sim5k.fam", target / f"{name}.fam")
+        prepare(PrepareConfig(source=str(target / name), out=str(target / f"{name}.vcz")))
+        make_grm(GrmConfig(source=str(target / f"{name}.vcz"), out=str(target / f"{name}.grm.zarr")))
+    return target
+
+
+def fit(folder: Path, grms: list[str], trait: int, covariates: bool) -> dict[str, Any]:
+    tables = {"qcovar": str(folder / "sim5k.qcovar"), "covar": str(folder / "sim5k.covar")} if covariates else {}
+    data = DataConfig(
+        grm=[str(folder / f"{name}.grm.zarr") for name in grms], pheno=str(folder / "sim5k.phen"), pheno_column=trait, **tables
+    )
+    grid = ProcessGrid.connect()
+    inputs, covariance = read_model(FitConfig(data=data), grid)
+    result = REML(covariance, grid=grid).fit(tensor(inputs.y), tensor(inputs.X).reshape(len(inputs.y), -1))
+    return {
+        "n": len(inputs.y),
+        "status": str(result.status),
+        "var": result.theta.tolist(),
+        "se_AI": result.standard_errors.tolist(),
+        "prop": [c.proportion for c in result.components],
+        "prop_se_AI": [c.proportion_se for c in result.components],
+        "logL": result.loglik,
+        "beta": result.beta.tolist(),
+        "beta_se": result.beta_se.tolist(),
+    }
+
+
+def check(found: dict[str, Any], exact: dict[str, Any]) -> None:
+    assert found["n"] == exact["n"]
+    assert found["logL"] == pytest.approx(exact["logL"], abs=1e-5)
+    for key in ("var", "se_AI", "prop", "prop_se_AI"):
+        for mine, theirs in zip(found[key], exact[key], strict=True):
+            if theirs is None or theirs != theirs:
+                assert mine is None or mine != mine, f"{key} of a component on its bound"
+            else:
+                assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-12), key
+    for key in ("beta", "beta_se"):
+        assert found[key] == pytest.approx(exact[key], rel=1e-5, abs=1e-8)
+
+
+CASES = {
+    "trait1_1grm": (["all"], 1, False), "trait1_2grm": (["odd", "even"], 1, False), "trait2_1grm": (["all"], 2, False),
+    "trait3_1grm": (["all"], 3, True), "trait3_2grm": (["odd", "even"], 3, True), "trait4_1grm": (["all"], 4, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_estimates_equal_the_exact_ones(folder: Path, name: str) -> None:
+    exact = json.loads((references() / "sim5k" / "reml_exact.json").read_text())[name]
+    check(fit(folder, *CASES[name]), exact)
+
+
+def test_two_ranks_find_the_same(folder: Path) -> None:
+    exact = json.loads((references() / "sim5k" / "reml_exact.json").read_text())["trait3_2grm"]
+    for found in spawn(fit, 2, folder, *CASES["trait3_2grm"], timeout=900):
+        check(found, exact)
