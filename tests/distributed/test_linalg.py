@@ -130,7 +130,7 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor
         }
         seen["most"] = max(seen["most"], sum(storages.values()))
-        seen["largest"] = max(seen["largest"], max(storages.values()))
+        seen["largest"] = max(seen["largest"], *storages.values())
 
     gc.collect()
     sweep_inverse_(V, look)

@@ -18,13 +18,14 @@ torch.set_num_threads(1)
 n, whole = int(sys.argv[1]), sys.argv[2] == "whole"
 generator = torch.Generator().manual_seed(1)
 levels = torch.randint(0, n // 10, (n,), generator=generator)
-y = torch.randn(n // 10, generator=generator, dtype=torch.float64)[levels] + torch.randn(n, generator=generator, dtype=torch.float64)
+effects = torch.randn(n // 10, generator=generator, dtype=torch.float64)
+y = effects[levels] + torch.randn(n, generator=generator, dtype=torch.float64)
 X = torch.ones(n, 1, dtype=torch.float64)
-torch.linalg.cholesky(torch.eye(300).double() + torch.ones(300, 300).double())  # libraries take their own memory before the limit
 small = Covariance([Grouping(levels[:300].numpy(), "group"), Identity(300)])
-REML(small).fit(y[:300], X[:300])
+REML(small).fit(y[:300], X[:300])  # libraries take memory of their own before the limit
 
-used = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")) * 1024
+status = Path("/proc/self/status").read_text().splitlines()
+used = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmData"))
 limit = used + int(0.9 * 8 * n * n)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 if whole:

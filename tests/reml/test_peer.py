@@ -1,4 +1,4 @@
-"""The interface shared with torch-openreml 0.1.0a0, against that package; it adds 1e-6 to the diagonal of V, so ours is told to."""
+"""The interface shared with torch-openreml 0.1.0a0, against that package; ours is told to add its 1e-6 to the diagonal."""
 
 from __future__ import annotations
 

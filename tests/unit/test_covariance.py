@@ -118,7 +118,8 @@ for term in terms:
         tile = term.tile(range(start, start + 64), range(other, other + 64), theta, cpu)
         shapes.append(None if tile is None else list(tile.shape))
 seconds = time.perf_counter() - begun
-print(json.dumps({"seconds": seconds, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, "shapes": shapes}))
+kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps({"seconds": seconds, "kilobytes": kilobytes, "shapes": shapes}))
 """
 
 
