@@ -147,12 +147,16 @@ def _store_over_mpi(timeout: timedelta) -> Store:
 
 
 def _slurm_first_host() -> str:
-    """Node of rank 0."""
+    """Address of the node of rank 0, which is the first of the step; MASTER_ADDR overrides it."""
     if "MASTER_ADDR" in os.environ:
         return os.environ["MASTER_ADDR"]
-    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", "127.0.0.1"))
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    return listed.stdout.split()[0]
+    first = _scontrol("hostnames", os.environ.get("SLURM_STEP_NODELIST", os.environ["SLURM_JOB_NODELIST"])).split()[0]
+    fields = dict(field.split("=", 1) for field in _scontrol("node", first, "--oneliner").split() if "=" in field)
+    return fields.get("NodeAddr", first)  # the name of a node need not be one that the network knows
+
+
+def _scontrol(*what: str) -> str:
+    return subprocess.run(["scontrol", "show", *what], capture_output=True, text=True, check=True).stdout
 
 
 def _slurm_port() -> int:

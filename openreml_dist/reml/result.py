@@ -133,9 +133,9 @@ def sampling_covariance(AI: Tensor, at_lower: Tensor) -> Tensor:
 
 
 def _se(gradient: Tensor, covariance: Tensor) -> float | None:
-    """Delta method over the parameters that have a sampling variance; None if nothing can vary."""
+    """Delta method over the parameters that have a sampling variance; None if none has."""
     free = ~covariance.diagonal().isnan()
-    if not bool((gradient[free].abs() > 1e-12 * gradient.abs().max()).any()):
+    if not bool(free.any()):
         return None
     return _number((gradient[free] @ covariance[free][:, free] @ gradient[free]).sqrt())
 

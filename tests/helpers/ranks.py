@@ -1,88 +1,125 @@
-"""Run a function on several gloo ranks, and say which rank failed first."""
+"""Run a function on N gloo ranks, each a fresh process with one thread.
+
+Starting processes costs seconds: put many cases into one call.
+"""
 
 from __future__ import annotations
 
-import os
-import pickle
-import queue
+import faulthandler
+import multiprocessing
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-TIMEOUT = 240.0
+from openreml_dist.grid import ProcessGrid
+
+GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
 
 
-def spawn(function: Callable[..., Any], num_ranks: int, *arguments: Any, timeout: float = TIMEOUT) -> list[Any]:
-    """The values of ``function(*arguments)`` on every rank of a gloo group, in rank order.
+class RankFailedError(AssertionError):
+    """What the first failing rank said."""
 
-    The function is at module level; its process group is made and destroyed around it, one thread a rank. One rank runs in this
-    process, without a group.
+
+def spawn(function: Callable[..., Any], num_ranks: int, *args: Any, timeout: float = 150) -> list[Any]:
+    """Every rank's ``function(*args)``, in rank order; a module-level function, called within a gloo process group.
 
     Raises:
-        AssertionError: with the traceback of the rank that failed first, or naming the ranks that did not answer in time.
+        RankFailedError: with the traceback of the rank that failed first, or with every stack after ``timeout`` seconds.
     """
-    if num_ranks == 1:
-        return [function(*arguments)]
-    context = mp.get_context("spawn")
-    answers = context.Queue()
-    with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "store"
-        ranks = [
-            context.Process(target=_rank, args=(function, rank, num_ranks, meeting, answers, arguments), daemon=True)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        processes: list[BaseProcess] = [
+            context.Process(target=_run_rank, args=(function, rank, num_ranks, folder, timeout, args), daemon=True)
             for rank in range(num_ranks)
         ]
-        for process in ranks:
+        for process in processes:
             process.start()
         try:
-            return _collect(answers, num_ranks, time.monotonic() + timeout)
+            _wait(processes, folder, timeout)
         finally:
-            for process in ranks:
-                process.join(timeout=5)
+            for process in processes:
                 process.kill()
+                process.join()
+        return [torch.load(folder / f"value-{rank}", weights_only=False) for rank in range(num_ranks)]
 
 
-def _collect(answers: Any, num_ranks: int, deadline: float) -> list[Any]:
-    values: dict[int, Any] = {}
-    failures: list[tuple[float, int, str]] = []
-    while len(values) + len(failures) < num_ranks:
-        left = deadline - time.monotonic()
-        if failures:
-            left = min(left, 5.0)  # the others fail on the lost connection, or never
-        try:
-            when, rank, value, failure = answers.get(timeout=max(left, 0.01))
-        except queue.Empty:
-            break
-        if failure is None:
-            values[rank] = pickle.loads(value)
-        else:
-            failures.append((when, rank, failure))
-    if failures:
-        _, rank, failure = min(failures)
-        raise AssertionError(f"rank {rank} of {num_ranks} failed first:\n{failure}")
-    silent = sorted(set(range(num_ranks)) - set(values))
-    assert not silent, f"ranks {silent} of {num_ranks} did not answer"
-    return [values[rank] for rank in range(num_ranks)]
+def on_grid(shape: tuple[int, int], function: Callable[..., Any], *args: Any, timeout: float = 150) -> list[Any]:
+    """Every rank's ``function(grid, *args)`` on a P x Q grid; 1 x 1 runs in this process, without a process group."""
+    rows, columns = shape
+    if rows * columns == 1:
+        return [function(ProcessGrid.connect(rows, columns), *args)]
+    return spawn(_connect_and_run, rows * columns, function, rows, columns, args, timeout=timeout)
 
 
-def _rank(function: Callable[..., Any], rank: int, num_ranks: int, meeting: Path, answers: Any, arguments: Any) -> None:
+def _connect_and_run(function: Callable[..., Any], rows: int, columns: int, args: tuple[Any, ...]) -> Any:
+    return function(ProcessGrid.connect(rows, columns), *args)
+
+
+def _run_rank(
+    function: Callable[..., Any], rank: int, num_ranks: int, folder: Path, timeout: float, args: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=num_ranks, timeout=timedelta(seconds=60)
-    )
+    stacks = (folder / f"stack-{rank}").open("w")
+    faulthandler.dump_traceback_later(timeout, file=stacks)
     try:
-        value = pickle.dumps(function(*arguments))  # a queue would pass tensors as files of a process that is gone
-        answers.put((time.time(), rank, value, None))
+        dist.init_process_group(
+            "gloo",
+            store=dist.FileStore(str(folder / "store"), num_ranks),
+            rank=rank,
+            world_size=num_ranks,
+            timeout=timedelta(seconds=2 * timeout),  # the stacks come first
+        )
+        torch.save(function(*args), folder / f"value-{rank}")
+        faulthandler.cancel_dump_traceback_later()
     except BaseException:
-        answers.put((time.time(), rank, None, traceback.format_exc()))
-    else:
-        dist.barrier()
-    dist.destroy_process_group()
+        when = time.monotonic_ns()  # the same clock in every process
+        partial = folder / f"partial-{rank}"
+        partial.write_text(f"{when}\n{traceback.format_exc()}")
+        partial.rename(folder / f"failure-{rank}")
+        sys.exit(1)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _wait(processes: list[BaseProcess], folder: Path, timeout: float) -> None:
+    """Return when all have ended well; raise for the first that has not."""
+    deadline = time.monotonic() + timeout + 5
+    running = list(processes)
+    while running:
+        ended = wait([process.sentinel for process in running], max(0.0, deadline - time.monotonic()))
+        if not ended:
+            ranks = [rank for rank, process in enumerate(processes) if process in running]
+            stacks = "\n".join(f"rank {rank}:\n{(folder / f'stack-{rank}').read_text()}" for rank in ranks)
+            raise RankFailedError(f"ranks {ranks} of {len(processes)} had not finished after {timeout} s\n{stacks}")
+        for process in running:
+            process.join(0)
+        if any(process.exitcode for process in running):
+            raise RankFailedError(_first_failure(processes, folder))
+        running = [process for process in running if process.exitcode is None]
+
+
+def _first_failure(processes: list[BaseProcess], folder: Path) -> str:
+    """A rank that was killed could write nothing and fails the others; else the earliest exception."""
+    for rank, process in enumerate(processes):
+        if process.exitcode is not None and process.exitcode < 0:
+            return f"rank {rank} of {len(processes)} was killed by signal {-process.exitcode}"
+    failures = []
+    for path in folder.glob("failure-*"):
+        when, text = path.read_text().split("\n", 1)
+        failures.append((int(when), int(path.name.removeprefix("failure-")), text))
+    if not failures:
+        codes = [process.exitcode for process in processes]
+        return f"a rank ended without a word; exit codes {codes}"
+    _, rank, text = min(failures)
+    return f"rank {rank} of {len(processes)} failed first:\n{text}"

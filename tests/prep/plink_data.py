@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,9 +55,7 @@ def command(program: str, *settings: object) -> list[str]:
 
 
 def run(program: str, *settings: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(program, *settings), capture_output=True, text=True, timeout=SECONDS, check=False, env=environment()
-    )
+    return subprocess.run(command(program, *settings), capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def succeed(program: str, *settings: object) -> str:
@@ -73,7 +70,3 @@ def refuse(program: str, *settings: object) -> str:
     assert finished.returncode == 2, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
     return finished.stderr
-
-
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE", "OMPI_", "SLURM_"))}

@@ -55,11 +55,10 @@ def test_component_on_its_bound_has_no_standard_error_and_is_left_out() -> None:
     assert fit.theta_covariance[0].isnan().all()
 
 
-def test_a_share_that_cannot_vary_has_no_standard_error() -> None:
+def test_residual_is_all_there_is_where_the_others_are_on_their_bounds() -> None:
     fit = result(torch.tensor([0.0, 1.0], dtype=torch.float64), AI[:2, :2], torch.tensor([True, False]))
     residual = fit.components[1]
-    assert residual.proportion == 1.0
-    assert residual.proportion_se is None
+    assert (residual.proportion, residual.proportion_se) == (1.0, 0.0)
     assert residual.se is not None
 
 
