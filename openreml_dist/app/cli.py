@@ -93,7 +93,9 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         _print_error(f"openreml-{name}: interrupted")
         os._exit(130)
     except Exception:
-        _print_error(f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}")
+        _print_error(
+            f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}"
+        )
         os._exit(1)  # MPI would wait in its destructors for the ranks that go on
     sys.exit(code)
 

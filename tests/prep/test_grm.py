@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("bed_reader", reason="the extra `prep` is not installed")
 import zarr
-from tests.prep.plink_data import SECONDS, command, dense_grm, genotypes, refuse, succeed, write_plink
 
 from openreml_dist.config import GrmConfig
 from openreml_dist.prep.grm import chunk_size, runs
@@ -21,6 +20,7 @@ from openreml_dist.prep.relationship import relationship_block
 from openreml_dist.store.genotypes import open_dosages
 from openreml_dist.store.grm import GrmStore, open_grm
 from openreml_dist.store.grm_writer import GrmVariants
+from tests.prep.plink_data import SECONDS, command, dense_grm, genotypes, refuse, succeed, write_plink
 
 N, M = 45, 130
 

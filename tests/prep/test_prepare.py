@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("bed_reader", reason="the extra `prep` is not installed")
 import zarr
-from tests.prep.plink_data import genotypes, refuse, succeed, write_plink
 
 from openreml_dist.errors import InputError
 from openreml_dist.prep.plink import open_plink
 from openreml_dist.store.genotypes import open_genotypes
 from openreml_dist.store.zarr_group import read_strings
+from tests.prep.plink_data import genotypes, refuse, succeed, write_plink
 
 N, M = 45, 120
 
