@@ -75,30 +75,28 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
 
     An error that every rank has alike is printed by rank 0. The others wait a moment before they leave, because launchers
     end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
-    first.
+    first. After an error the process leaves without destructors: those of MPI and of process groups wait for other ranks.
     """
     rank = find_placement("auto").rank
     try:
-        code = run()
+        sys.exit(run())
+    except RankLostError as error:
+        _leave(f"openreml-{name}: error: rank {rank}: {error}", error.exit_code)
     except OpenREMLError as error:
-        code = error.exit_code
-        if isinstance(error, RankLostError):
-            _print_error(f"openreml-{name}: error: rank {rank}: {error}")
-            os._exit(code)  # destructors would wait for the rank that is lost
-        if rank == 0:
-            _print_error(f"openreml-{name}: error: {error}")
-        else:
+        if rank != 0:
             time.sleep(SECONDS_FOR_RANK_0)
+        _leave(f"openreml-{name}: error: {error}" if rank == 0 else "", error.exit_code)
     except KeyboardInterrupt:
-        _print_error(f"openreml-{name}: interrupted")
-        os._exit(130)
+        _leave(f"openreml-{name}: interrupted" if rank == 0 else "", 130)
     except Exception:
-        _print_error(
-            f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}"
-        )
-        os._exit(1)  # MPI would wait in its destructors for the ranks that go on
-    sys.exit(code)
+        mistake = f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program"
+        _leave(f"{mistake}\n{traceback.format_exc()}", 1)
 
 
-def _print_error(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+def _leave(message: str, exit_code: int) -> NoReturn:
+    """Print the message and end the process at once."""
+    if message:
+        print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

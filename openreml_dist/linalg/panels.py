@@ -78,6 +78,10 @@ class Panel:
 def _copy_tiles(source: Strip, target: Strip, tiles: list[int], here: int, broadcast_: Callable[[Tensor, int], None]) -> None:
     """Fill ``tiles`` of ``target``, each from the peer whose ``source`` holds it; this rank is peer ``here``."""
     parts = source.part.parts
+    if parts == 1:  # nothing to exchange, nothing to pack
+        for i in tiles:
+            target.tile(i).copy_(source.tile(i))
+        return
     for peer in range(parts):
         held = [i for i in tiles if i % parts == peer]
         if not held:

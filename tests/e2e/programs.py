@@ -86,7 +86,7 @@ class Running:
         self._begun = time.monotonic()
         with self._files[0].open("w") as out, self._files[1].open("w") as err:
             self.process = subprocess.Popen(
-                [*command(launched, ranks), *settings, f"run_dir={run_dir}"],
+                [*command(launched, ranks), f"run_dir={run_dir}", *settings],
                 stdout=out,
                 stderr=err,
                 stdin=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from openreml_dist import REML
 from openreml_dist.errors import ConfigError, InputError
-from tests.helpers.dense import Case, random_case
+from tests.helpers.oracle import Case, random_case
 
 RIDGE = 1e-6
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from openreml_dist.errors import NotPositiveDefiniteError
 from openreml_dist.reml.driver import Iteration, Outcome, Reply, Request, Stopping, average_information
 from openreml_dist.reml.step import Step
-from tests.helpers.dense import Case
+from tests.helpers.oracle import Case
 
 LOWER = torch.tensor([0.0, 1e-6], dtype=torch.float64)
 
