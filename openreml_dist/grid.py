@@ -7,6 +7,7 @@ only gloo can name a rank that does not answer.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -241,9 +242,15 @@ def _lost_ranks_named() -> Iterator[None]:
         yield
     except RuntimeError as error:  # torch's DistBackendError and DistNetworkError are RuntimeErrors, and so is gloo's own
         raise RankLostError(
-            f"another rank stopped answering ({str(error).splitlines()[0]}). Likely causes: it was killed, ran out of memory, "
-            "or its node was lost; its own log says more."
+            f"another rank stopped answering ({_reason(error)}). Likely causes: it was killed, ran out of memory, or its node "
+            "was lost; the launcher or its own log may say which"
         ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of a backend's message, without the place in its source."""
+    sentence = str(error).splitlines()[0].split(". ")[0]
+    return re.sub(r"^(\[[^]]*\]\s*)+", "", sentence)
 
 
 Progress = Callable[[float], None]

@@ -75,28 +75,26 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
 
     An error that every rank has alike is printed by rank 0. The others wait a moment before they leave, because launchers
     end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
-    first. After an error the process leaves without destructors: those of MPI and of process groups wait for other ranks.
+    first.
     """
-    rank = find_placement("auto").rank
+    placement = find_placement("auto")
+    rank = placement.rank
     try:
         sys.exit(run())
     except RankLostError as error:
-        _leave(f"openreml-{name}: error: rank {rank}: {error}", error.exit_code)
+        message, code = f"error: rank {rank}: {error}", error.exit_code
     except OpenREMLError as error:
         if rank != 0:
             time.sleep(SECONDS_FOR_RANK_0)
-        _leave(f"openreml-{name}: error: {error}" if rank == 0 else "", error.exit_code)
+        message, code = f"error: {error}" if rank == 0 else "", error.exit_code
     except KeyboardInterrupt:
-        _leave(f"openreml-{name}: interrupted" if rank == 0 else "", 130)
+        message, code = "interrupted" if rank == 0 else "", 130
     except Exception:
-        mistake = f"openreml-{name}: rank {rank}: unexpected error, probably a mistake in this program"
-        _leave(f"{mistake}\n{traceback.format_exc()}", 1)
-
-
-def _leave(message: str, exit_code: int) -> NoReturn:
-    """Print the message and end the process at once."""
+        message = f"rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}"
+        code = 1
     if message:
-        print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
+        print(f"openreml-{name}: {message}", file=sys.stderr, flush=True)
+    if placement.size > 1:
+        sys.stdout.flush()
+        os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
+    sys.exit(code)

@@ -12,8 +12,8 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, multiply, sweep_inverse_
 from openreml_dist.tiled import TiledSymmetric
-from tests.helpers.oracle import random_positive_definite, tiled, whole
 from tests.helpers.gloo import spawn
+from tests.helpers.oracle import random_positive_definite, tiled, whole
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
 SIZES = [(97, 32), (97, 97), (64, 16), (50, 7), (23, 1), (33, 40), (2, 1), (1, 5)]  # ragged, whole, one tile, ranks without

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.e2e.data import NUM_SAMPLES, Cohort, write_grm, write_lines
-from tests.e2e.programs import Finished, fit, launcher
+from tests.e2e.programs import Finished, fit, needs_mpi
 
 SECONDS = 60.0  # a refusal takes two to six on an idle machine
 
@@ -22,76 +23,75 @@ class Refusal:
     Attributes:
         settings: on the command line behind those of a good run, {bad} being the folder of bad files.
         words: all are in the message.
-        launched: how it is tried.
+        launched: how it is started by default; in the other ways with ``-m slow``.
         exit_code: of a lone process and under mpirun.
+        fine: how it may be started.
         before_run_dir: refused before there is a folder to write the result to.
     """
 
     name: str
     settings: str
     words: tuple[str, ...]
-    launched: tuple[str, ...] = ("alone", "torchrun")
+    launched: tuple[str, ...] = ("alone",)
     exit_code: int = 2
+    fine: tuple[str, ...] = ()
     before_run_dir: bool = False
 
+    def cases(self) -> list[Any]:
+        """One for each launcher, those beyond ``launched`` marked slow."""
+        made = []
+        for launched in (name for name in LAUNCHERS if name not in self.fine):
+            marks = [needs_mpi] if launched == "mpirun" else []
+            if launched not in self.launched:
+                marks.append(pytest.mark.slow)
+            made.append(pytest.param(self, launched, id=f"{self.name}-{launched}", marks=marks))
+        return made
 
+
+LAUNCHERS = ("alone", "torchrun", "mpirun")
 ALONE = ("alone",)
-TWO_RANKS = ("torchrun",)
-EVERYWHERE = ("alone", "torchrun", "mpirun")
+RANKS = ("torchrun",)
+EARLY = {"before_run_dir": True}
 
 REFUSALS = [
-    Refusal("no pheno file", "data.pheno={bad}/none.phen", ("none.phen", "No such file"), EVERYWHERE),
-    Refusal("no GRM store", "data.grm={bad}/none.grm.zarr", ("none.grm.zarr", "not found")),
+    Refusal("no pheno file", "data.pheno={bad}/none.phen", ("none.phen", "No such file"), LAUNCHERS),
+    Refusal("no GRM store", "data.grm={bad}/none.grm.zarr", ("none.grm.zarr", "not found"), RANKS),
     Refusal("unfinished GRM", "data.grm={bad}/unfinished.grm.zarr", ("unfinished.grm.zarr", "not finished", "resume")),
-    Refusal(
-        "flipped byte", "data.grm={bad}/flipped.grm.zarr", ("flipped.grm.zarr", "grm/c/3/1", "damaged", "checksum"), EVERYWHERE
-    ),
-    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "grm/c/2/0", "missing")),
+    Refusal("flipped byte", "data.grm={bad}/flipped.grm.zarr", ("flipped", "grm/c/3/1", "damaged", "checksum"), LAUNCHERS),
+    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "grm/c/2/0", "missing"), RANKS),
     Refusal(
         "no common sample", "data.grm={bad}/strangers.grm.zarr", ("no sample", "XF0:XI0", "traits.phen: F", "Probable cause")
     ),
-    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "constant", "all 120 analysed", "3.5")),
+    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "constant", "all 120", "3.5"), RANKS),
     Refusal("phenotype of words", "data.pheno={bad}/words.phen", ("words.phen, line 5", "F3:I3", "'tall'", "not a number")),
     Refusal("infinite phenotype", "data.pheno={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
-    Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated"), ALONE),
+    Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated")),
     Refusal("infinite covariate", "data.qcovar={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
-    Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age")),
-    Refusal(
-        "more effects than samples",
-        "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar",
-        ("9 fixed effects for 8 analysed samples",),
-    ),
-    Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control"), ALONE),
-    Refusal("prevalence above 1", "model.prevalence=10", ("model.prevalence", "proportion"), ALONE, before_run_dir=True),
-    Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main"), ALONE),
-    Refusal("GRM is a number", "data.grm=5", ("data.grm: 5", "a GRM store or a list"), ALONE, before_run_dir=True),
-    Refusal(
-        "indefinite start",
-        "solver.constrain=false solver.start=[-1,0.1]",
-        ("not positive definite", "start"),
-        EVERYWHERE,
-        exit_code=4,
-    ),
+    Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age"), RANKS),
+    Refusal("many effects", "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar", ("9 fixed effects for 8 analysed",)),
+    Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control")),
+    Refusal("prevalence above 1", "model.prevalence=10", ("model.prevalence", "proportion"), **EARLY),
+    Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main")),
+    Refusal("GRM is a number", "data.grm=5", ("data.grm: 5", "a GRM store or a list"), **EARLY),
+    Refusal("not definite", "solver.constrain=false solver.start=[-1,0.1]", ("not positive definite", "start"), LAUNCHERS, 4),
     Refusal("start of words", "solver.start=[a,b]", ("solver.start", "list of variances")),
-    Refusal("unknown start", "solver.start=guess", ("solver.start", "'guess'", "haseman-elston")),
-    Refusal("start of other length", "solver.start=[1,1,1]", ("solver.start", "3 variances", "main, residual"), ALONE),
-    Refusal("start not finite", "solver.start=[nan,1]", ("solver.start", "not finite"), ALONE),
+    Refusal("unknown start", "solver.start=guess", ("solver.start", "'guess'", "haseman-elston"), RANKS),
+    Refusal("start of other length", "solver.start=[1,1,1]", ("solver.start", "3 variances", "main, residual")),
+    Refusal("start not finite", "solver.start=[nan,1]", ("solver.start", "not finite")),
     Refusal("start out of bounds", "solver.start=[-0.1,1]", ("start", "main", "-0.1", "bound 0")),
-    Refusal(
-        "no tile for a rank", "solver.tile_size=500", ("solver.tile_size=500", "rank 1", "without a tile", "at most"), TWO_RANKS
-    ),
-    Refusal("tile size of zero", "solver.tile_size=0", ("solver.tile_size: 0",), ALONE, before_run_dir=True),
-    Refusal("grid of other size", "grid.rows=3", ("grid: 3 x", "were started"), ("torchrun", "mpirun"), before_run_dir=True),
-    Refusal("negative iterations", "solver.max_iter=-1", ("solver.max_iter: -1",), ALONE, before_run_dir=True),
-    Refusal("no threads", "launcher.threads=0", ("launcher.threads: 0",), ALONE, before_run_dir=True),
-    Refusal("mpi without mpirun", "launcher.name=mpi", ("launcher.name=mpi", "not started by it"), before_run_dir=True),
-    Refusal("unknown launcher", "launcher.name=ssh", ("launcher.name", "'ssh'", "torchrun"), ALONE, before_run_dir=True),
-    Refusal("unknown device", "launcher.device=tpu", ("launcher.device", "'tpu'", "cuda"), before_run_dir=True),
-    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "openreml-fit --help"), EVERYWHERE, before_run_dir=True),
-    Refusal("wrong type", "solver.max_iter=many", ("solver.max_iter", "many", "Integer"), before_run_dir=True),
-    Refusal("unknown model", "model.name=gblup", ("model.name", "'gblup'", "greml"), ALONE, before_run_dir=True),
-    Refusal("run_dir is a file", "run_dir={bad}/few.phen", ("run_dir", "few.phen", "cannot be made"), before_run_dir=True),
-    Refusal("run_dir below a file", "run_dir={bad}/few.phen/r", ("run_dir", "few.phen/r"), ALONE, before_run_dir=True),
+    Refusal("too few tiles", "solver.tile_size=500", ("tile_size=500", "rank 1", "without a tile"), RANKS, fine=ALONE),
+    Refusal("tile size of zero", "solver.tile_size=0", ("solver.tile_size: 0",), **EARLY),
+    Refusal("grid of other size", "grid.rows=3", ("grid: 3 x", "ranks, but"), ("torchrun", "mpirun"), **EARLY),
+    Refusal("negative iterations", "solver.max_iter=-1", ("solver.max_iter: -1",), **EARLY),
+    Refusal("no threads", "launcher.threads=0", ("launcher.threads: 0",), **EARLY),
+    Refusal("mpi without mpirun", "launcher.name=mpi", ("name=mpi", "not started by it"), RANKS, fine=("mpirun",), **EARLY),
+    Refusal("unknown launcher", "launcher.name=ssh", ("launcher.name", "'ssh'", "torchrun"), **EARLY),
+    Refusal("unknown device", "launcher.device=tpu", ("launcher.device", "'tpu'", "cuda"), RANKS, **EARLY),
+    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "openreml-fit --help"), ("alone", "mpirun"), **EARLY),
+    Refusal("wrong type", "solver.max_iter=many", ("solver.max_iter", "many", "Integer"), RANKS, **EARLY),
+    Refusal("unknown model", "model.name=gblup", ("model.name", "'gblup'", "greml"), **EARLY),
+    Refusal("run_dir is a file", "run_dir={bad}/few.phen", ("run_dir", "few.phen", "cannot be made"), RANKS, **EARLY),
+    Refusal("run_dir below a file", "run_dir={bad}/few.phen/r", ("run_dir", "few.phen/r", "cannot be made"), **EARLY),
 ]
 
 
@@ -150,21 +150,10 @@ def _tracebacks(errors: str) -> str:
     return "\n".join(line for line in errors.splitlines() if line.lstrip().startswith("File "))
 
 
-@pytest.mark.parametrize(
-    ("refusal", "launched"),
-    [
-        pytest.param(refusal, launched, id=f"{refusal.name}-{launched}", marks=getattr(launcher(launched), "marks", ()))
-        for refusal in REFUSALS
-        for launched in refusal.launched
-    ],
-)
+@pytest.mark.parametrize(("refusal", "launched"), [case for refusal in REFUSALS for case in refusal.cases()])
 def test_refused(refusal: Refusal, launched: str, cohort: Cohort, bad: Path, tmp_path: Path) -> None:
     settings = refusal.settings.format(bad=bad, good=cohort.folder / "main.grm.zarr").split()
-    assert_refused(fit(launched, tmp_path / "run", *_replaced(cohort.data(), settings)), launched, refusal)
-
-
-def _replaced(settings: tuple[str, ...], by: list[str]) -> tuple[str, ...]:
-    return (*settings, *by)
+    assert_refused(fit(launched, tmp_path / "run", *cohort.data(), *settings), launched, refusal)
 
 
 def test_a_finished_result_is_kept(cohort: Cohort, tmp_path: Path) -> None:

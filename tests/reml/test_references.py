@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, FitResult, Grouping, Identity, Kernel
-from tests.helpers.gloo import spawn
 from tests.helpers.answers import load, references, tensor, treatment_coding
+from tests.helpers.gloo import spawn
 
 Model = tuple[Covariance, Tensor, Tensor]
 

@@ -18,8 +18,8 @@ from openreml_dist.app.prepare import run as prepare
 from openreml_dist.config import DataConfig, FitConfig, GrmConfig, PrepareConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml import REML
-from tests.helpers.gloo import spawn
 from tests.helpers.answers import references, tensor
+from tests.helpers.gloo import spawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -14,8 +14,8 @@ from openreml_dist.linalg import sweep_inverse_
 from openreml_dist.reml.projection import Design, Projection
 from openreml_dist.reml.step import Problem, ai_step
 from openreml_dist.tiled import TiledSymmetric
-from tests.helpers.oracle import Case, random_case
 from tests.helpers.gloo import spawn
+from tests.helpers.oracle import Case, random_case
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
 N = 107
