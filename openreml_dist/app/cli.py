@@ -20,6 +20,7 @@ from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 Settings = TypeVar("Settings")
 
 SECONDS_FOR_RANK_0 = 3.0
+INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 
 
 def config_directory() -> Path:
@@ -88,7 +89,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
             time.sleep(SECONDS_FOR_RANK_0)
         message, code = f"error: {error}" if rank == 0 else "", error.exit_code
     except KeyboardInterrupt:
-        message, code = "interrupted" if rank == 0 else "", 130
+        message, code = "interrupted" if rank == 0 else "", INTERRUPTED
     except Exception:
         message = f"rank {rank}: unexpected error, probably a mistake in this program\n{traceback.format_exc()}"
         code = 1

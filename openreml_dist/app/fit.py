@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
-from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.cli import INTERRUPTED, compose, exit_with
 from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import OpenREMLError
+from openreml_dist.log import LOGGER, log_to_file
 
 if TYPE_CHECKING:
     from openreml_dist.reml import REML, FitResult, Iteration
@@ -44,9 +45,12 @@ def fit(settings: FitConfig) -> int:
     try:
         with launch.ended_politely(grid.rank):
             exit_code = _fit(Run(settings, grid, terminal, directory), placement.launcher)
-    except OpenREMLError as error:
+    except (OpenREMLError, KeyboardInterrupt) as error:
+        exit_code = error.exit_code if isinstance(error, OpenREMLError) else INTERRUPTED
+        message = str(error) or "interrupted"
+        LOGGER.error(message)
         if grid.is_root:
-            failure = {"status": "failed", "exit_code": error.exit_code, "message": str(error), "command": sys.argv}
+            failure = {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv}
             write_json(directory / RESULT, failure)
         raise
     launch.disconnect()
@@ -60,7 +64,6 @@ def _fit(run: Run, launcher: str) -> int:
     from openreml_dist.app.lrt import likelihood_ratio_tests
     from openreml_dist.app.model import read_model, starting_point
     from openreml_dist.app.results import write_results
-    from openreml_dist.log import LOGGER, log_to_file
     from openreml_dist.reml import Stopping
 
     log_to_file(run.directory, run.grid.rank)
