@@ -1,22 +1,15 @@
-"""One thread, fixed random examples, and slow tests only when they are asked for."""
+"""Every test computes with as few threads as a rank of a full machine would have."""
 
 from __future__ import annotations
 
-import hypothesis
 import pytest
 import torch
+from hypothesis import settings
 
-torch.set_num_threads(1)
-
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
-hypothesis.settings.load_profile("fixed")
+settings.register_profile("shared", deadline=None, print_blob=True)  # machines are busy; no test is about time
+settings.load_profile("shared")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests marked slow unless ``-m`` speaks of them."""
-    if "slow" in config.option.markexpr:
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -51,7 +51,7 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
 
     def task(config: DictConfig) -> None:
         try:
-            settings: Any = OmegaConf.to_object(config)
+            settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
             exit_codes.append(run(settings))
         except (OpenREMLError, OmegaConfBaseException) as error:
             failures.append(error)  # raised below: Hydra would print lines of its own around it

@@ -21,12 +21,21 @@ from openreml_dist.reml import FitResult
 from openreml_dist.store.grm import open_grm
 
 
+CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
+defaults:
+- fit_schema
+- base
+- _self_
+
+"""
+
+
 def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests) -> None:
     """config.yaml, result.hsq, convergence.png and, last, result.json, which says that the run is finished. Local: rank 0."""
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
     liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
-    write_text(run.directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
+    write_text(run.directory / "config.yaml", CONFIG_HEAD + OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
     write_text(run.directory / "result.hsq", report.hsq(fit, tests, n, liability))
     plot_convergence(fit, inputs.trait, run.directory / "convergence.png")
     content = report.result_json(fit, inputs.fixed_names, tests, n) | {

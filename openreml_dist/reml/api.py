@@ -194,14 +194,17 @@ class REML:
         tol_delta: float = 1e-4,
         tol_loglik: float = 1e-4,
     ) -> bool:
-        """Whether the last iteration of ``optimize`` passes every enabled check; never before two iterations. Local."""
+        """Whether the last iteration of ``optimize`` passes every enabled check; never before two iterations. Local.
+
+        A log-likelihood that was not asked for (nan) is not checked.
+        """
         logliks = self.history.get("loglik", [])
         if len(logliks) < 2:
             return False
         checks = [
             (check_score, float(self.history["score"][-1].norm()), tol_score),
             (check_delta, float(self.history["delta"][-1].norm()), tol_delta),
-            (check_loglik, abs(float(logliks[-1] - logliks[-2])), tol_loglik),
+            (check_loglik and not bool(logliks[-1].isnan()), abs(float(logliks[-1] - logliks[-2])), tol_loglik),
         ]
         return all(value < tolerance for enabled, value, tolerance in checks if enabled)
 

@@ -152,14 +152,16 @@ def _improve(step: Step, E: Tensor, lower: Tensor, radius: float) -> Generator[R
         if share < ACCEPTED_GAIN:
             radius = 0.5 * min(radius, model.length)
             continue
+        if not isinstance(trial, Step):
+            trial = yield Request(theta, complete=True)
+            evaluations += 1
+            if not isinstance(trial, Step):  # the sweep may fail where the Cholesky factor just existed
+                radius = 0.5 * min(radius, model.length)
+                continue
         if share > 0.75 and model.length > 0.9 * radius:
             radius *= 2
         elif share < 0.25:
             radius = 0.5 * model.length
-        if not isinstance(trial, Step):
-            trial = yield Request(theta, complete=True)
-            evaluations += 1
-        assert isinstance(trial, Step)
         return trial, radius, evaluations
     return None, radius, evaluations
 

@@ -1,10 +1,14 @@
-"""Run ``openreml-fit`` as its users do: as a program of its own, alone, under torchrun or under mpirun."""
+"""Run ``openreml-fit`` as its users do: as a program of its own, alone, under torchrun or under mpirun.
+
+Starting a program takes seconds. So what does not depend on how it was started is also run ``inside`` the process of the tests.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -15,9 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
+import torch
 
 FIT = "openreml_dist.app.fit"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -29,11 +35,6 @@ needs_mpi = pytest.mark.skipif(
     or importlib.util.find_spec("mpi4py") is None,
     reason="the extra `mpi` is not installed",
 )
-
-
-def launcher(name: str) -> Any:
-    """A parameter of pytest for a launcher; mpirun is skipped where it is not installed."""
-    return pytest.param(name, marks=needs_mpi) if name == "mpirun" else name
 
 
 def command(launched: str, ranks: int = 2) -> list[str]:
@@ -151,5 +152,30 @@ class Running:
 
 def fit(launched: str, run_dir: Path, *settings: str, ranks: int = 2, **environ: str) -> Finished:
     """Run the program to its end."""
+    if launched == "inside":
+        return _fit_inside(run_dir, settings)
     with Running(launched, run_dir, settings, ranks, **environ) as running:
         return running.finished()
+
+
+def _fit_inside(run_dir: Path, settings: tuple[str, ...]) -> Finished:
+    """Call the entry point of the program in this process, and undo what it leaves behind in it."""
+    from openreml_dist.app.fit import main
+    from openreml_dist.log import LOGGER
+
+    output, errors, begun, threads = io.StringIO(), io.StringIO(), time.monotonic(), torch.get_num_threads()
+    with (
+        mock.patch.object(sys, "argv", ["openreml-fit", f"run_dir={run_dir}", *settings]),
+        mock.patch.dict(os.environ, environment(), clear=True),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    for handler in [*LOGGER.handlers]:
+        LOGGER.removeHandler(handler)
+        handler.close()
+    torch.set_num_threads(threads)
+    exit_code = end.value.code
+    assert isinstance(exit_code, int)
+    return Finished(exit_code, output.getvalue(), errors.getvalue(), run_dir, time.monotonic() - begun)

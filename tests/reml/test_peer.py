@@ -42,7 +42,9 @@ def test_what_is_not_required_is_nan() -> None:
     assert loglik.isnan()
 
 
-@pytest.mark.parametrize("options", [{}, {"eta": 0.5}, {"lb": 0.05, "ub": 0.9}, {"tol_score": 1e-2, "check_delta": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"eta": 0.5}, {"lb": 0.05, "ub": 0.9}, {"tol_score": 1e-2, "check_delta": False}, {"require_loglik": False}]
+)
 def test_optimize_takes_the_same_path(options: dict[str, Any]) -> None:
     case = random_case(120, num_kernels=1, grouping=False, seed=7)
     ours, peer = both(case)

@@ -125,6 +125,16 @@ def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | N
     assert outcome.iterations[1].evaluations == 4
 
 
+def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
+    case = simple()
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, Stopping())
+    # trial 1 is rejected, 2 is accepted by its loglik alone, and 3, its complete evaluation, is not positive definite
+    outcome, requests = converse(decisions, lambda request, number: None if number in (1, 3) else honest(case, request))
+    assert outcome.status == "converged"
+    assert torch.equal(requests[2].theta, requests[3].theta)
+    assert [request.complete for request in requests[:5]] == [True, True, False, True, False]
+
+
 def test_no_gain_anywhere_is_stalled() -> None:
     case = simple()
     decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, Stopping())

@@ -1,0 +1,155 @@
+"""``slurm/fit.sbatch`` on a real SLURM: two nodes on this machine, one task each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.data import Cohort
+from tests.e2e.programs import environment, fit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+NODES = 2
+SECONDS = 120.0
+
+_missing = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None]
+pytestmark = [
+    pytest.mark.skipif(bool(_missing), reason=f"SLURM is not installed: no {', '.join(_missing)}"),
+    pytest.mark.skipif(os.getuid() != 0, reason="a private SLURM is started by root alone"),
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job that has ended."""
+
+    exit_code: int
+    log: str
+    run_dir: Path
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A private cluster."""
+
+    environment: dict[str, str]
+
+    def submit(self, run_dir: Path, *settings: str) -> subprocess.Popen[str]:
+        """Submit the script of the project; the process ends with the job and has its exit code."""
+        options = [f"--nodes={NODES}", "--ntasks-per-node=1", "--cpus-per-task=1", "--time=5", f"--output={run_dir}.log"]
+        command = ["sbatch", "--wait", *options, str(CHECKOUT / "slurm/fit.sbatch"), f"run_dir={run_dir}", *settings]
+        return subprocess.Popen(command, cwd=run_dir.parent, env=self.environment, stdout=subprocess.PIPE, text=True)
+
+    def run(self, run_dir: Path, *settings: str) -> Job:
+        """Submit and wait for the end."""
+        return finished(self.submit(run_dir, *settings), run_dir)
+
+
+def finished(submitted: subprocess.Popen[str], run_dir: Path) -> Job:
+    log = Path(f"{run_dir}.log")
+    try:
+        submitted.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        submitted.kill()
+        pytest.fail(f"still running after {SECONDS} s:\n{log.read_text() if log.exists() else 'not started'}")
+    return Job(submitted.returncode, log.read_text(), run_dir)
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # munge wants a path that everybody may walk; pytest's folders are private
+    environ = environment(SLURM_CONF=str(folder / "slurm.conf"))
+    environ["PATH"] += ":/usr/sbin"
+    script = CHECKOUT / "tests/cluster"
+    port = free_ports(NODES + 1)
+    try:
+        subprocess.run([str(script / "slurm_up"), str(folder), str(port), str(NODES), "1"], env=environ, check=True)
+        yield Slurm(environ)
+    finally:
+        subprocess.run([str(script / "slurm_down"), str(folder)], env=environ, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row, below those that the system gives out by itself."""
+    for first in range(17_000, 20_000 - count, count):
+        with contextlib.ExitStack() as bound:
+            try:
+                for port in range(first, first + count):
+                    bound.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise LookupError("no free ports")
+
+
+def test_two_nodes_agree_with_one_process(slurm: Slurm, cohort: Cohort, tmp_path: Path) -> None:
+    alone = fit("alone", tmp_path / "alone", *cohort.data())
+    job = slurm.run(tmp_path / "slurm", *cohort.data())
+    assert job.exit_code == 0, job.log
+    assert "openreml-fit on 2 ranks (slurm), grid 1 x 2, cpu, 1 thread a rank" in job.log
+    assert job.log.count("openreml-fit on") == 1
+    result = json.loads((job.run_dir / "result.json").read_text())
+    assert result["status"] == "converged"
+    assert [part["variance"] for part in result["components"]] == pytest.approx(
+        [part["variance"] for part in alone.result["components"]], rel=1e-8
+    )
+    assert {path.name for path in job.run_dir.glob("rank-*.log")} == {"rank-0.log", "rank-1.log"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "exit_code", "words"),
+    [("solver.maxiter=3", 2, "maxiter"), ("data.pheno=none.phen", 2, "none.phen"), ("solver.max_iter=0", 3, "iteration_limit")],
+)
+def test_the_job_ends_with_the_exit_code_of_the_program(
+    slurm: Slurm, cohort: Cohort, tmp_path: Path, setting: str, exit_code: int, words: str
+) -> None:
+    job = slurm.run(tmp_path / "slurm", *cohort.data(), setting)
+    assert job.exit_code == exit_code, job.log
+    assert words in job.log
+    assert "Traceback" not in job.log
+
+
+def test_the_job_ends_when_a_rank_is_killed(slurm: Slurm, cohort: Cohort, tmp_path: Path) -> None:
+    run_dir = tmp_path / "slurm"
+    submitted = slurm.submit(run_dir, *cohort.data())
+    rank_1 = wait_for_rank(1, run_dir)
+    begun = time.monotonic()
+    rank_1.kill()
+    job = finished(submitted, run_dir)
+    assert job.exit_code not in (0, 3), job.log
+    assert time.monotonic() - begun < 30
+    assert ranks(run_dir) == {}, "processes outlive the job"
+
+
+def wait_for_rank(number: int, run_dir: Path) -> psutil.Process:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if number in (found := ranks(run_dir)):
+            return found[number]
+        time.sleep(0.05)
+    raise TimeoutError(f"rank {number} has not started")
+
+
+def ranks(run_dir: Path) -> dict[int, psutil.Process]:
+    """Living processes of a run by their rank; not srun, slurmstepd and the batch script."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if f"run_dir={run_dir}" in command and "python" in Path(command[0]).name:
+                found[int(process.environ()["SLURM_PROCID"])] = process
+    return found
