@@ -20,7 +20,6 @@ from openreml_dist.config import DataConfig
 from openreml_dist.reml import FitResult
 from openreml_dist.store.grm import open_grm
 
-
 CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
 defaults:
 - fit_schema

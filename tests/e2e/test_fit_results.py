@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.e2e.data import Cohort
-from tests.e2e.programs import Finished, fit, launcher
+from tests.e2e.programs import Finished, fit, needs_mpi
 from tests.helpers.oracle import Oracle, oracle
 
 KEYS = {
@@ -51,7 +51,7 @@ def alone(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run
 
 
-@pytest.mark.parametrize("launched", ["torchrun", launcher("mpirun")])
+@pytest.mark.parametrize("launched", ["torchrun", pytest.param("mpirun", marks=needs_mpi)])
 def test_two_ranks_print_the_digits_of_one(cohort: Cohort, alone: Finished, tmp_path: Path, launched: str) -> None:
     run = fit(launched, tmp_path / "run", *cohort.data(), *covariates(cohort))
     assert run.exit_code == 0, run.errors

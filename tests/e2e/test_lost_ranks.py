@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.e2e.data import relationships, write_grm, write_lines
-from tests.e2e.programs import Running, launcher
+from tests.e2e.programs import Running, needs_mpi
 
 SECONDS = 60.0
-LAUNCHERS = ["torchrun", launcher("mpirun")]
+LAUNCHERS = ["torchrun", pytest.param("mpirun", marks=needs_mpi)]
 
 
 @pytest.fixture(scope="module")

@@ -47,25 +47,30 @@ class Slurm:
 
     environment: dict[str, str]
 
-    def submit(self, run_dir: Path, *settings: str) -> subprocess.Popen[str]:
-        """Submit the script of the project; the process ends with the job and has its exit code."""
+    def submit(self, run_dir: Path, *settings: str) -> str:
+        """Submit the script of the project; the number of the job."""
         options = [f"--nodes={NODES}", "--ntasks-per-node=1", "--cpus-per-task=1", "--time=5", f"--output={run_dir}.log"]
-        command = ["sbatch", "--wait", *options, str(CHECKOUT / "slurm/fit.sbatch"), f"run_dir={run_dir}", *settings]
-        return subprocess.Popen(command, cwd=run_dir.parent, env=self.environment, stdout=subprocess.PIPE, text=True)
+        script = [str(CHECKOUT / "slurm/fit.sbatch"), f"run_dir={run_dir}", *settings]
+        return self._output("sbatch", "--parsable", f"--chdir={run_dir.parent}", *options, *script).strip()
+
+    def wait(self, number: str, run_dir: Path) -> Job:
+        """Wait for the end of a job. ``sbatch --wait`` would ask every 10 s alone."""
+        log = Path(f"{run_dir}.log")
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            about = self._output("scontrol", "show", "job", "--oneliner", number)
+            fields = dict(field.split("=", 1) for field in about.split() if "=" in field)
+            if fields["JobState"] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED", "TIMEOUT"):
+                return Job(int(fields["ExitCode"].split(":")[0]), log.read_text(), run_dir)
+            time.sleep(0.2)
+        pytest.fail(f"still running after {SECONDS} s:\n{log.read_text() if log.exists() else 'not started'}")
 
     def run(self, run_dir: Path, *settings: str) -> Job:
         """Submit and wait for the end."""
-        return finished(self.submit(run_dir, *settings), run_dir)
+        return self.wait(self.submit(run_dir, *settings), run_dir)
 
-
-def finished(submitted: subprocess.Popen[str], run_dir: Path) -> Job:
-    log = Path(f"{run_dir}.log")
-    try:
-        submitted.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        submitted.kill()
-        pytest.fail(f"still running after {SECONDS} s:\n{log.read_text() if log.exists() else 'not started'}")
-    return Job(submitted.returncode, log.read_text(), run_dir)
+    def _output(self, *command: str) -> str:
+        return subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +116,29 @@ def test_two_nodes_agree_with_one_process(slurm: Slurm, cohort: Cohort, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("setting", "exit_code", "words"),
-    [("solver.maxiter=3", 2, "maxiter"), ("data.pheno=none.phen", 2, "none.phen"), ("solver.max_iter=0", 3, "iteration_limit")],
+    ("setting", "exit_codes", "words"),
+    [
+        ("solver.maxiter=3", (2, 143), "maxiter"),  # the ranks have not met, and srun may end one that is still starting
+        ("data.pheno=none.phen", (2,), "none.phen"),
+        ("solver.max_iter=0", (3,), "iteration_limit"),
+    ],
 )
 def test_the_job_ends_with_the_exit_code_of_the_program(
-    slurm: Slurm, cohort: Cohort, tmp_path: Path, setting: str, exit_code: int, words: str
+    slurm: Slurm, cohort: Cohort, tmp_path: Path, setting: str, exit_codes: tuple[int, ...], words: str
 ) -> None:
     job = slurm.run(tmp_path / "slurm", *cohort.data(), setting)
-    assert job.exit_code == exit_code, job.log
+    assert job.exit_code in exit_codes, job.log
     assert words in job.log
     assert "Traceback" not in job.log
 
 
 def test_the_job_ends_when_a_rank_is_killed(slurm: Slurm, cohort: Cohort, tmp_path: Path) -> None:
     run_dir = tmp_path / "slurm"
-    submitted = slurm.submit(run_dir, *cohort.data())
+    number = slurm.submit(run_dir, *cohort.data())
     rank_1 = wait_for_rank(1, run_dir)
     begun = time.monotonic()
     rank_1.kill()
-    job = finished(submitted, run_dir)
+    job = slurm.wait(number, run_dir)
     assert job.exit_code not in (0, 3), job.log
     assert time.monotonic() - begun < 30
     assert ranks(run_dir) == {}, "processes outlive the job"
