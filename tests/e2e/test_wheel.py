@@ -49,3 +49,11 @@ def test_simulation_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None
     done = run(installed, tmp_path, "-m", "openreml_dist.app.simulate", *settings)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made" / "sim.bed").stat().st_size == 3 + 60 * 10
+
+
+def test_a_wrong_key_is_refused_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    done = run(installed, tmp_path, "-m", "openreml_dist.app.fit", "data.grm=a", "data.pheno=b", "solver.maxiter=3")
+    assert done.returncode == 2
+    assert "maxiter" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
