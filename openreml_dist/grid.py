@@ -208,7 +208,7 @@ class ProcessGrid:
         first = int(failed.item())
         if first == self.shape.size:
             return
-        shared = self.share(_portable(failure, doing) if self.rank == first else None, first)
+        shared = self.share(_portable(failure, doing, first) if self.rank == first else None, first)
         assert shared is not None
         raise shared from failure
 
@@ -226,9 +226,11 @@ class ProcessGrid:
             raise RankLostError(f"while {doing}: {error}") from error
 
 
-def _portable(failure: Exception | None, doing: str) -> Exception:
+def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:
     """The failure itself if it is one of ours, else one that says what was being done; either survives the journey."""
     assert failure is not None
+    if _is_out_of_memory(failure):
+        return _out_of_memory(failure, rank)
     if not isinstance(failure, OpenREMLError):
         return OpenREMLError(f"while {doing}: {type(failure).__name__}: {failure}")
     pickle.loads(pickle.dumps(failure))
@@ -241,6 +243,8 @@ def _lost_ranks_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's DistBackendError and DistNetworkError are RuntimeErrors, and so is gloo's own
+        if _is_out_of_memory(error):
+            raise
         raise RankLostError(
             f"another rank stopped answering ({_reason(error)}). Likely causes: it was killed, ran out of memory, or its node "
             "was lost; the launcher or its own log may say which"
@@ -251,6 +255,32 @@ def _reason(error: RuntimeError) -> str:
     """The first sentence of a backend's message, without the place in its source."""
     sentence = str(error).splitlines()[0].split(". ")[0]
     return re.sub(r"^(\[[^]]*\]\s*)+", "", sentence)
+
+
+@contextmanager
+def out_of_memory_named(rank: int) -> Iterator[None]:
+    """Turn an allocation that fails into the loss of this rank, with advice. Local."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise _out_of_memory(error, rank) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or torch could not allocate; on the CPU torch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _out_of_memory(error: Exception, rank: int) -> RankLostError:
+    said = str(error).partition("DefaultCPUAllocator: ")[2] or str(error) or "no memory left"
+    return RankLostError(
+        f"out of memory on rank {rank} ({said.splitlines()[0]}). Start ranks on more nodes or GPUs, so that each holds less of "
+        "V, or let each keep less of the GRM (solver.kernel_cache_gb)"
+    )
 
 
 Progress = Callable[[float], None]

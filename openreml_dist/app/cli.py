@@ -83,7 +83,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(run())
     except RankLostError as error:
-        message, code = f"error: rank {rank}: {error}", error.exit_code
+        message, code = f"error: {f'rank {rank}: ' if placement.size > 1 else ''}{error}", error.exit_code
     except OpenREMLError as error:
         if rank != 0:
             time.sleep(SECONDS_FOR_RANK_0)

@@ -33,6 +33,7 @@ def fit(settings: FitConfig) -> int:
     """
     from openreml_dist.app.model import check_settings
     from openreml_dist.app.terminal import Terminal
+    from openreml_dist.grid import out_of_memory_named
 
     check_settings(settings)
     placement = launch.find_placement(settings.launcher.name)
@@ -43,12 +44,12 @@ def fit(settings: FitConfig) -> int:
     directory = grid.share(prepared)
     assert directory is not None
     try:
-        with launch.ended_politely(grid.rank):
+        with launch.ended_politely(grid.rank), out_of_memory_named(grid.rank):
             exit_code = _fit(Run(settings, grid, terminal, directory), placement.launcher)
-    except (OpenREMLError, KeyboardInterrupt) as error:
-        exit_code = error.exit_code if isinstance(error, OpenREMLError) else INTERRUPTED
-        message = str(error) or "interrupted"
-        LOGGER.error(message)
+    except (Exception, KeyboardInterrupt) as error:
+        exit_code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+        message = str(error) or ("interrupted" if exit_code == INTERRUPTED else type(error).__name__)
+        LOGGER.error(message, exc_info=not isinstance(error, OpenREMLError))
         if grid.is_root:
             failure = {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv}
             write_json(directory / RESULT, failure)

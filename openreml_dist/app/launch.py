@@ -229,7 +229,7 @@ def ended_politely(rank: int) -> Iterator[None]:
     """
 
     def terminate(*_: object) -> None:
-        raise RankLostError("ended by SIGTERM: the launcher ends all ranks when one is lost, a scheduler at its time limit")
+        raise RankLostError("ended by SIGTERM, which a scheduler sends at the time limit and a launcher when a rank is lost")
 
     if rank != 0:
         yield

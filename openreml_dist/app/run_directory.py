@@ -46,14 +46,14 @@ def _by_time(parent: Path) -> Path:
 
 def _status(result: Path) -> str | None:
     try:
-        return str(json.loads(result.read_text())["status"])
-    except (ValueError, KeyError):
+        return str(json.loads(result.read_text(encoding="utf-8"))["status"])
+    except (ValueError, KeyError, TypeError):  # not ours, or cut off
         return None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON aside and rename it into place; nan becomes null."""
-    write_text(path, json.dumps(_without_nan(content), indent=1, ensure_ascii=False) + "\n")
+    """Write JSON aside and rename it into place; what is not a finite number becomes null."""
+    write_text(path, json.dumps(_with_nulls(content), indent=1, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,14 +63,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_json_line(path: Path, content: dict[str, Any]) -> None:
-    """Append one line to a JSON Lines file; nan becomes null."""
+    """Append one line to a JSON Lines file; what is not a finite number becomes null."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_without_nan(content), ensure_ascii=False) + "\n")
+        file.write(json.dumps(_with_nulls(content), ensure_ascii=False) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def _with_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _with_nulls(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_with_nulls(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,22 +51,27 @@ class Refusal:
 LAUNCHERS = ("alone", "torchrun", "mpirun")
 ONE_RANK = ("inside", "alone")
 RANKS = ("torchrun",)
+BOTH = ("alone", "torchrun")  # what any user may bring: on one rank and on two
 EARLY = {"before_run_dir": True}
 
 REFUSALS = [
     Refusal("no pheno file", "data.pheno={bad}/none.phen", ("none.phen", "No such file"), LAUNCHERS),
-    Refusal("no GRM store", "data.grm={bad}/none.grm.zarr", ("none.grm.zarr", "not found"), RANKS),
-    Refusal("unfinished GRM", "data.grm={bad}/unfinished.grm.zarr", ("unfinished.grm.zarr", "not finished", "resume")),
+    Refusal("no GRM store", "data.grm={bad}/none.grm.zarr", ("none.grm.zarr", "not found"), BOTH),
+    Refusal("unfinished GRM", "data.grm={bad}/unfinished.grm.zarr", ("unfinished.grm.zarr", "not finished", "resume"), BOTH),
     Refusal("flipped byte", "data.grm={bad}/flipped.grm.zarr", ("flipped", "grm/c/3/1", "damaged", "checksum"), LAUNCHERS),
-    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "grm/c/2/0", "missing"), RANKS),
-    Refusal("no common sample", "data.grm={bad}/strangers.grm.zarr", ("no sample", "XF0:XI0", "traits.phen: F", "cause")),
-    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "constant", "all 120", "3.5"), RANKS),
-    Refusal("phenotype of words", "data.pheno={bad}/words.phen", ("words.phen, line 5", "F3:I3", "'tall'", "not a number")),
-    Refusal("infinite phenotype", "data.pheno={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
+    Refusal("deleted chunk", "data.grm={bad}/deleted.grm.zarr", ("deleted.grm.zarr", "grm/c/2/0", "missing"), BOTH),
+    Refusal("no common sample", "data.grm={bad}/strangers.grm.zarr", ("no sample", "XF0:XI0", "traits.phen: F", "cause"), BOTH),
+    Refusal("constant phenotype", "data.pheno={bad}/constant.phen", ("constant.phen", "constant", "all 120", "3.5"), BOTH),
+    Refusal(
+        "phenotype of words", "data.pheno={bad}/words.phen", ("words.phen, line 5", "F3:I3", "'tall'", "not a number"), BOTH
+    ),
+    Refusal("infinite phenotype", "data.pheno={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite"), BOTH),
     Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated")),
-    Refusal("infinite covariate", "data.qcovar={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite")),
-    Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age"), RANKS),
-    Refusal("many effects", "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar", ("9 fixed effects for 8 analysed",)),
+    Refusal("infinite covariate", "data.qcovar={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite"), BOTH),
+    Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age"), BOTH),
+    Refusal(
+        "many effects", "data.pheno={bad}/few.phen data.qcovar={bad}/wide.qcovar", ("9 fixed effects for 8 analysed",), BOTH
+    ),
     Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control")),
     Refusal("prevalence above 1", "model.prevalence=10", ("model.prevalence", "proportion"), **EARLY),
     Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main")),
@@ -85,7 +90,7 @@ REFUSALS = [
     Refusal("mpi without mpirun", "launcher.name=mpi", ("name=mpi", "not started by it"), fine=("mpirun",), **EARLY),
     Refusal("unknown launcher", "launcher.name=ssh", ("launcher.name", "'ssh'", "torchrun"), **EARLY),
     Refusal("unknown device", "launcher.device=tpu", ("launcher.device", "'tpu'", "cuda"), **EARLY),
-    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "openreml-fit --help"), ("alone", "torchrun"), **EARLY),
+    Refusal("unknown key", "solver.maxiter=3", ("maxiter", "openreml-fit --help"), BOTH, **EARLY),
     Refusal("wrong type", "solver.max_iter=many", ("solver.max_iter", "many", "Integer"), **EARLY),
     Refusal("unknown model", "model.name=gblup", ("model.name", "'gblup'", "greml"), **EARLY),
     Refusal("run_dir is a file", "run_dir={bad}/few.phen", ("run_dir", "few.phen", "cannot be made"), RANKS, **EARLY),

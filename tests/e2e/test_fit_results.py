@@ -21,6 +21,7 @@ KEYS = {
     "status", "exit_code", "num_samples", "num_iterations", "loglik", "loglik_null", "lrt", "pvalue", "components",
     "theta_covariance", "fixed_effects", "timings", "versions", "inputs",
 }  # fmt: skip
+NUMBERS = ("variance", "se", "proportion", "proportion_se")
 
 
 def covariates(cohort: Cohort) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ def numbers(run: Finished) -> list[float]:
     result = run.result
     found = [result["loglik"], result["loglik_null"], result["lrt"]]
     for component in result["components"]:
-        found += [component[key] for key in ("variance", "se", "proportion", "proportion_se")]
+        found += [component[key] for key in NUMBERS]
     for effect in result["fixed_effects"]:
         found += [effect["estimate"], effect["se"]]
     return found
@@ -139,7 +140,7 @@ def test_picture_is_a_picture(alone: Finished) -> None:
 
 
 def test_resolved_configuration_repeats_the_run(alone: Finished, tmp_path: Path) -> None:
-    run = fit("alone", tmp_path / "run", f"--config-dir={alone.run_dir}", "--config-name=config")
+    run = fit("inside", tmp_path / "run", f"--config-dir={alone.run_dir}", "--config-name=config")
     assert run.exit_code == 0, run.errors
     assert numbers(run) == numbers(alone)
 
@@ -152,7 +153,7 @@ def test_threads_follow_the_cores(alone: Finished, cohort: Cohort, tmp_path: Pat
 
 
 def test_two_grms_of_other_samples_and_order(cohort: Cohort, tmp_path: Path) -> None:
-    run = fit("alone", tmp_path / "run", *cohort.data("main", "other"), *covariates(cohort), "solver.tile_size=24")
+    run = fit("inside", tmp_path / "run", *cohort.data("main", "other"), *covariates(cohort), "solver.tile_size=24")
     assert run.exit_code == 0, run.errors
     result = run.result
     assert result["num_samples"] == 100
@@ -164,15 +165,27 @@ def test_two_grms_of_other_samples_and_order(cohort: Cohort, tmp_path: Path) -> 
     X = torch.tensor(np.column_stack([np.ones(100), cohort.age[kept], batch == 1, batch == 2]))
     V = sum((t * K for t, K in zip(theta, matrices, strict=True)), torch.zeros(100, 100).double())
     assert result["loglik"] == pytest.approx(oracle(V, matrices, torch.tensor(cohort.traits[kept, 0]), X).loglik, rel=1e-10)
-    assert "\n\nSum of V(G)/Vp\t" in run.hsq
-    assert run.hsq.index("V(G2)/Vp") < run.hsq.index("Sum of")
+    total = result["phenotypic_variance"]
+    first, second, residual = ([f"{part[key]:.6f}" for key in NUMBERS] for part in result["components"])
+    shared = run.hsq.partition("\n\n")[2].splitlines()[0].split("\t")
+    assert shared[:2] == ["Sum of V(G)/Vp", f"{(theta[0] + theta[1]) / total:.6f}"]
+    assert shared[2] == residual[3]  # 1 minus the share of the residual has the same standard error
+    assert run.hsq.partition("\n\n")[0].splitlines() == [
+        "Source\tVariance\tSE",
+        "V(G1)\t" + "\t".join(first[:2]),
+        "V(G2)\t" + "\t".join(second[:2]),
+        "V(e)\t" + "\t".join(residual[:2]),
+        f"Vp\t{total:.6f}\t{result['phenotypic_variance_se']:.6f}",
+        "V(G1)/Vp\t" + "\t".join(first[2:]),
+        "V(G2)/Vp\t" + "\t".join(second[2:]),
+    ]
     assert "approximate" in result["pvalue_note"]
     reduced = float(dict(line.split("\t")[:2] for line in run.hsq.splitlines() if "\t" in line)["logL0"])
     assert result["loglik_null"] - 1e-3 <= reduced <= result["loglik"]
 
 
 def test_component_without_variance_is_at_its_bound(cohort: Cohort, tmp_path: Path) -> None:
-    run = fit("alone", tmp_path / "run", *cohort.data(trait="unrelated"))
+    run = fit("inside", tmp_path / "run", *cohort.data(trait="unrelated"))
     result = run.result
     assert (run.exit_code, result["status"]) == (0, "converged_at_bound")
     genetic = result["components"][0]
@@ -184,7 +197,7 @@ def test_component_without_variance_is_at_its_bound(cohort: Cohort, tmp_path: Pa
 
 
 def test_limit_of_iterations_leaves_all_files(cohort: Cohort, tmp_path: Path) -> None:
-    run = fit("alone", tmp_path / "run", *cohort.data(), "solver.max_iter=1", "solver.start=[0.01,3]")
+    run = fit("inside", tmp_path / "run", *cohort.data(), "solver.max_iter=1", "solver.start=[0.01,3]")
     result: dict[str, Any] = run.result
     assert (run.exit_code, result["status"], result["exit_code"]) == (3, "iteration_limit", 3)
     assert {"result.hsq", "convergence.png", "config.yaml", "steps.jsonl"} <= {path.name for path in run.run_dir.iterdir()}
@@ -192,8 +205,19 @@ def test_limit_of_iterations_leaves_all_files(cohort: Cohort, tmp_path: Path) ->
 
 
 def test_case_control_on_the_liability_scale(cohort: Cohort, tmp_path: Path) -> None:
-    run = fit("alone", tmp_path / "run", *cohort.data(trait=2), "model.prevalence=0.1")
+    run = fit("inside", tmp_path / "run", *cohort.data(trait=2), "model.prevalence=0.1")
     assert run.exit_code == 0, run.errors
-    share = cohort.traits[:, 1].mean()
-    assert f"(Proportion of cases in the sample = {share:g}; User-specified disease prevalence = 0.1)" in run.hsq
-    assert "V(G)/Vp_L\t" in run.hsq
+    lines = run.hsq.splitlines()
+    first = lines.index(
+        "The estimate of variance explained on the observed scale is transformed to that on the underlying scale:"
+    )
+    assert lines[first - 1].startswith("V(G)/Vp\t")
+    assert lines[first + 1] == "(Proportion of cases in the sample = 0.3; User-specified disease prevalence = 0.1)"
+    genetic = run.result["components"][0]
+    factor = (0.1 * 0.9) ** 2 / (0.1754983**2 * 0.3 * 0.7)  # z = 0.1754983, the normal density at the threshold 1.281552
+    name, share, se = lines[first + 2].split("\t")
+    assert name == "V(G)/Vp_L"
+    assert (float(share), float(se)) == pytest.approx(
+        (factor * genetic["proportion"], factor * genetic["proportion_se"]), abs=2e-6
+    )
+    assert lines[first + 3].startswith("logL\t")
