@@ -19,6 +19,7 @@ NO_MEMORY = (
 )
 MPIRUN = pytest.param("mpirun", marks=needs_mpi)
 SLOW_TORCHRUN = pytest.param("torchrun", marks=pytest.mark.slow)
+SLOW_MPIRUN = pytest.param("mpirun", marks=[needs_mpi, pytest.mark.slow])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_killed_rank_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, lau
     assert (run.result["status"], run.result["exit_code"]) == ("failed", 5)
 
 
-@pytest.mark.parametrize("launched", [SLOW_TORCHRUN, MPIRUN])
+@pytest.mark.parametrize("launched", [SLOW_TORCHRUN, SLOW_MPIRUN])
 def test_killed_rank_0_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
     with Running(launched, tmp_path / "run", long_fit) as running:
         running.wait_for_steps()
@@ -77,7 +78,7 @@ def test_interrupt_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launc
         assert "openreml-fit: interrupted" in run.errors or "SIGTERM" in run.errors
 
 
-@pytest.mark.parametrize("launched", ["alone", SLOW_TORCHRUN, pytest.param("mpirun", marks=[needs_mpi, pytest.mark.slow])])
+@pytest.mark.parametrize("launched", ["alone", SLOW_TORCHRUN, SLOW_MPIRUN])
 def test_terminated_job_says_why(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
     with Running(launched, tmp_path / "run", long_fit) as running:
         running.wait_for_steps()
