@@ -7,6 +7,7 @@ exit code of its class, whichever program it came from.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -81,12 +82,15 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     placement = find_placement("auto")
     rank = placement.rank
     try:
-        sys.exit(run())
+        code = run()
+        if code != 0 and rank != 0:
+            _let_rank_0_leave_first(code)
+        sys.exit(code)
     except RankLostError as error:
         message, code = f"error: {f'rank {rank}: ' if placement.size > 1 else ''}{error}", error.exit_code
     except OpenREMLError as error:
         if rank != 0:
-            time.sleep(SECONDS_FOR_RANK_0)
+            _let_rank_0_leave_first(error.exit_code)
         message, code = f"error: {error}" if rank == 0 else "", error.exit_code
     except KeyboardInterrupt:
         message, code = "interrupted" if rank == 0 else "", INTERRUPTED
@@ -99,3 +103,12 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
         os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
     sys.exit(code)
+
+
+def _let_rank_0_leave_first(code: int) -> None:
+    """Wait a moment, or until the launcher ends this rank because rank 0 has left; then with this exit code.
+
+    ``srun`` returns the largest exit code of all ranks, and that of SIGTERM, 143, is larger than ours.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+    time.sleep(SECONDS_FOR_RANK_0)

@@ -95,8 +95,9 @@ def _fit(run: Run, launcher: str) -> int:
 
     tests = likelihood_ratio_tests(run, covariance, result, y, X)
     run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
-    if run.grid.is_root:
-        write_results(run, inputs, result, tests)
+    with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
+        if run.grid.is_root:
+            write_results(run, inputs, result, tests)
     run.terminal.result(result, inputs.fixed_names, tests)
     files = ", ".join(str(run.directory / name) for name in (RESULT, "result.hsq", "convergence.png"))
     run.terminal.say("", f"{result.status}: {files}")

@@ -178,13 +178,15 @@ def _device(wanted: str, placement: Placement) -> torch.device:
     if wanted != "cuda":
         raise ConfigError(f"launcher.device: {wanted!r} is none of auto, cpu, cuda")
     count = torch.cuda.device_count()
-    if placement.local_rank >= count:
+    own = placement.launcher == "slurm" and "SLURM_GPUS_PER_TASK" in os.environ  # srun shows a task its own GPUs alone
+    index = 0 if own else placement.local_rank
+    if index >= count:
         raise ConfigError(
             f"launcher.device=cuda: rank {placement.rank} is number {placement.local_rank + 1} on {socket.gethostname()}, "
             f"which has {count} GPUs; start no more ranks than GPUs on a node, or set launcher.device=cpu"
         )
-    torch.accelerator.set_device_index(placement.local_rank)
-    return torch.device("cuda", placement.local_rank)
+    torch.accelerator.set_device_index(index)
+    return torch.device("cuda", index)
 
 
 def set_threads(grid: ProcessGrid, wanted: int | None) -> None:

@@ -72,6 +72,7 @@ def test_ends(
     leaving = Leaving()
     monkeypatch.setattr(cli.os, "_exit", leaving.exit)
     monkeypatch.setattr(cli.time, "sleep", leaving.waited.append)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as exit_:
         cli.exit_with("fit", ending(end))
     assert exit_.value.code == exit_code
@@ -79,7 +80,7 @@ def test_ends(
     if rank is not None and lost:
         message = message.replace("error:", f"error: rank {rank}:")
     assert capsys.readouterr().err.strip() == (message if rank != 1 or lost else "")
-    waits = rank == 1 and isinstance(end, OpenREMLError) and not lost
+    waits = rank == 1 and (end == 3 or isinstance(end, OpenREMLError)) and not lost
     assert leaving.waited == ([cli.SECONDS_FOR_RANK_0] if waits else [])
 
 
