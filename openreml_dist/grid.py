@@ -254,7 +254,7 @@ def _lost_ranks_named() -> Iterator[None]:
 def _reason(error: RuntimeError) -> str:
     """The first sentence of a backend's message, without the place in its source."""
     sentence = str(error).splitlines()[0].split(". ")[0]
-    return re.sub(r"^(\[[^]]*\]\s*)+", "", sentence)
+    return re.sub(r"^(\[[^]]*\]:?\s*)+", "", sentence)
 
 
 @contextmanager
