@@ -1,7 +1,7 @@
 """A P x Q grid of ranks and the few collectives that the solver uses, each counted and each failing alike on every rank.
 
-Dense panels travel over the device's backend (NCCL or gloo); objects, errors and barriers over gloo on the CPU, because
-only gloo can name a rank that does not answer.
+Dense panels travel over the device's backend (NCCL or gloo); objects and errors over gloo on the CPU, which
+needs no device memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class ProcessGrid:
     row_group: dist.ProcessGroup | None = None
     column_group: dist.ProcessGroup | None = None
     control_group: dist.ProcessGroup | None = None
-    timeout: timedelta = timedelta(minutes=10)
     traffic: Traffic = field(default_factory=Traffic)
 
     @classmethod
@@ -88,7 +87,6 @@ class ProcessGrid:
             row_group=mesh.get_group("column"),  # varying the column index walks along a grid row
             column_group=mesh.get_group("row"),
             control_group=control,
-            timeout=timeout,
         )
 
     @property
@@ -160,7 +158,7 @@ class ProcessGrid:
         self.traffic.bytes_received += values.numel() * values.element_size()
         self.traffic.messages_received += 1
 
-    # Decisions, errors and barriers.
+    # Decisions and errors.
 
     def share(self, value: T, rank: int = 0) -> T:
         """The value that ``rank`` passed, on every rank. Collective. Pickled; for decisions and settings, not for matrices."""
@@ -211,19 +209,6 @@ class ProcessGrid:
         shared = self.share(_portable(failure, doing, first) if self.rank == first else None, first)
         assert shared is not None
         raise shared from failure
-
-    def barrier(self, doing: str) -> None:
-        """Wait for every rank. Collective. A rank that does not arrive in time is named.
-
-        Raises:
-            RankLostError: on rank 0 with the missing ranks; elsewhere when rank 0 gives up.
-        """
-        if self.control_group is None:
-            return
-        try:
-            dist.monitored_barrier(self.control_group, timeout=self.timeout, wait_all_ranks=True)
-        except RuntimeError as error:
-            raise RankLostError(f"while {doing}: {error}") from error
 
 
 def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:

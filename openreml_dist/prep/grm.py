@@ -1,4 +1,4 @@
-"""Genomic relationship matrices from a genotype store, tile by tile as Dask tasks; to and from GCTA's files."""
+"""Genomic relationship matrices from a genotype store, tile by tile as Dask tasks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.relationship import write_tiles
 from openreml_dist.prep.tasks import TaskPool, task_pool
 from openreml_dist.store.files import absolute, is_url
-from openreml_dist.store.gcta import export_gcta, open_gcta
 from openreml_dist.store.genotypes import GenotypeStore, open_genotypes
-from openreml_dist.store.grm import GRM_FORMAT, open_grm
+from openreml_dist.store.grm import GRM_FORMAT
 from openreml_dist.store.grm_writer import GrmWriter, create_grm, resume_grm
 from openreml_dist.store.zarr_group import State, begin, refuse_complete
 
@@ -68,60 +67,6 @@ def make_grm(settings: GrmConfig) -> list[str]:
                 writer = resume_grm(absolute(out))
             _fill(pool, writer, store.path, out)
     return outs
-
-
-def import_gcta(settings: GrmConfig, prefix: str) -> list[str]:
-    """Copy a GCTA GRM into the store ``settings.out``, tile by tile, resuming an unfinished copy.
-
-    Raises:
-        InputError: the files do not fit together, or ``out`` cannot be written.
-    """
-    source = open_gcta(prefix)
-    size = chunk_size(settings, source.num_samples)
-    say(f"read {source.num_samples:,} samples from {prefix}.grm.bin")
-    digest = source.digest()
-    copied = {"chunk_size": size, "input_digest": digest}
-    out = absolute(settings.out)
-    state = begin(out, GRM_FORMAT, copied, overwrite=settings.overwrite)
-    if state is State.COMPLETE:
-        refuse_complete(settings.out)
-    if state is State.FREE:
-        attributes: dict[str, Any] = {"method": "imported from GCTA", "partition": "unknown", "input_digest": digest}
-        if source.num_variants is not None:
-            attributes |= {"num_variants": source.num_variants, "constant_num_variants": True}
-        writer = create_grm(
-            out,
-            family_id=source.family_id,
-            sample_id=source.sample_id,
-            chunk_size=size,
-            settings=copied,
-            attributes=attributes,
-        )
-    else:
-        writer = resume_grm(out)
-    unfinished = writer.unfinished_tiles()
-    with progress("Copying tiles", len(unfinished)) as advance:
-        for i, j in unfinished:
-            writer.write_tile(i, j, source.tile(writer.span(i), writer.span(j)))
-            advance(1)
-    writer.finalise()
-    return [settings.out]
-
-
-def write_gcta(settings: GrmConfig, prefix: str) -> list[str]:
-    """Write a GRM store as GCTA's files.
-
-    Raises:
-        ConfigError: the files are there and ``overwrite`` is false.
-        InputError: the store cannot be used.
-    """
-    if Path(f"{prefix}.grm.bin").exists() and not settings.overwrite:
-        raise ConfigError(f"out: {prefix}.grm.bin exists; choose another prefix, or set overwrite=true")
-    store = open_grm(absolute(settings.source))
-    with progress("Writing rows of tiles", -(-store.num_samples // store.chunk_size)) as advance:
-        for _ in export_gcta(store, prefix):
-            advance(1)
-    return [f"{prefix}.grm.bin", f"{prefix}.grm.id"]
 
 
 def chunk_size(settings: GrmConfig, num_samples: int) -> int:
