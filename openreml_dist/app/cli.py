@@ -21,6 +21,7 @@ from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 Settings = TypeVar("Settings")
 
 SECONDS_FOR_RANK_0 = 3.0
+SECONDS_FOR_THE_LAUNCHER = 0.5  # to pass on what was printed: srun may end a step before it has read its last lines
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 
 
@@ -101,6 +102,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         print(f"openreml-{name}: {message}", file=sys.stderr, flush=True)
     if placement.size > 1:
         sys.stdout.flush()
+        time.sleep(SECONDS_FOR_THE_LAUNCHER)
         os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
     sys.exit(code)
 

@@ -227,7 +227,8 @@ def share_of_cores(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> i
 def ended_politely(rank: int) -> Iterator[None]:
     """Turn the SIGTERM of a launcher or scheduler into an error on rank 0, so that it is said why the job ends. Local.
 
-    The other ranks keep the default, which ends them at once even within a call that waits for a lost peer.
+    The other ranks keep the default, which ends them at once even within a call that waits for a lost peer. Once rank 0 has a
+    reason to leave, it is not interrupted while it writes and prints it.
     """
 
     def terminate(*_: object) -> None:
@@ -239,5 +240,7 @@ def ended_politely(rank: int) -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    signal.signal(signal.SIGTERM, previous)
