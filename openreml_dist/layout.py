@@ -110,6 +110,10 @@ class TileLayout:
         row, column = self.grid.coordinates(rank)
         return [(i, j) for j in self.tile_columns(column) for i in self.tile_rows(row) if i >= j]
 
+    def spans(self, rank: int) -> list[tuple[range, range]]:
+        """Rows and columns of the matrix in each of ``tiles(rank)``."""
+        return [(self.span(i), self.span(j)) for i, j in self.tiles(rank)]
+
     def ranks_without_tile(self) -> list[int]:
         """Ranks that store nothing, because there are too few tiles for the grid."""
         last = self.num_tiles - 1

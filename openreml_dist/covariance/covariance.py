@@ -11,22 +11,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.term import Term, VarianceComponent
+from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent
 from openreml_dist.errors import InputError
-from openreml_dist.grid import Progress, no_progress
+from openreml_dist.grid import ProcessGrid, Progress, no_progress
+from openreml_dist.layout import TileLayout
 from openreml_dist.tiled import TiledSymmetric
 
 
-class TiledOperator(Protocol):
-    """A symmetric matrix whose tiles (i, j), i ≥ j, this rank can give, such as P in REML."""
+class Projector(Protocol):
+    """P = V⁻¹ − WWᵀ, of which this rank owns tiles of V⁻¹."""
+
+    W: Tensor
 
     @property
     def tiles(self) -> TiledSymmetric:
-        """Which tiles this rank owns."""
-        ...
-
-    def tile(self, i: int, j: int) -> Tensor:
-        """Tile (i, j) of those that this rank owns."""
+        """V⁻¹ (n, n)."""
         ...
 
 
@@ -53,70 +52,101 @@ class Covariance:
         self.is_linear = all(isinstance(term, VarianceComponent) for term in terms)
         self.lower_bounds = torch.tensor([b for term in terms for b in term.lower_bounds], dtype=torch.float64)
 
-    def tile(self, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor:
-        """V(θ) on ``rows`` x ``columns``, float64. Local."""
-        total = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=device)
-        for term, theta_of_term in self._with_parameters(theta):
-            tile = term.tile(rows, columns, theta_of_term, device)
-            if tile is not None:
-                total += tile
-        return total
-
-    def dtiles(self, rows: range, columns: range, theta: Tensor, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-        """(k, V_k on ``rows`` x ``columns``) for every V_k that is not zero there, float64. Local."""
-        k = 0
-        for term, theta_of_term in self._with_parameters(theta):
-            for own in range(len(term.parameters)):
-                dtile = term.dtile(own, rows, columns, theta_of_term, device)
-                if dtile is not None:
-                    yield k, dtile.double()
-                k += 1
-
     def assemble_(self, V: TiledSymmetric, theta: Tensor, progress: Progress = no_progress) -> None:
         """Fill the tiles of V with V(θ), one pass over the stored kernels.
 
         Collective: a tile that cannot be read on one rank raises the same error on every rank.
 
         Args:
-            V: [out] lower tiles (n, n).
+            V: [out] lower tiles (n, n), all zero.
             theta: (r,) on the CPU.
         """
         with V.grid.together("assembling V"):
-            for share, (i, j, tile) in _counted(V):
-                tile.copy_(self.tile(V.layout.span(i), V.layout.span(j), theta, V.device))
-                progress(share)
+            tiles = [tile for _, _, tile in V.tiles()]
+            spans = V.layout.spans(V.grid.rank)
+            for number, (term, theta_of_term) in enumerate(self._with_parameters(theta)):
+                factor, pieces = term.scaled_pieces(spans, theta_of_term, V.device)
+                for piece in pieces:
+                    _add_(tiles[piece.tile], piece, factor)
+                    progress((number + piece.share) / len(self.terms))
 
-    def contract(self, P: TiledOperator, u: Tensor, theta: Tensor, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
-        """V_k u for every k and tr(P V_k), in one pass over the stored kernels.
+    def times(
+        self, B: Tensor, theta: Tensor, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress
+    ) -> Tensor:
+        """V_k B for every k, in one pass over the stored kernels.
 
-        Collective. Cost: (r + p) n² flops beside reading; one sum of (n + 1) r numbers.
+        Collective. Cost: 2 r n² m flops; one sum of n m r numbers.
 
         Args:
-            P: symmetric operator (n, n) by tiles.
+            B: (n, m), the same on every rank; the products are computed in its precision.
+            theta: (r,) on the CPU.
+            grid: the ranks.
+            layout: which of them reads what.
+        Returns:
+            (r, n, m), the same on every rank.
+        """
+        products = torch.zeros(len(self.parameters), *B.shape, dtype=B.dtype, device=B.device)
+        spans = layout.spans(grid.rank)
+        with grid.together("reading ∂V/∂θ"):
+            for k, piece, share in self._derivatives(spans, theta, grid.device):
+                rows, columns = _positions(piece, spans[piece.tile])
+                values = piece.values.to(B.dtype)
+                if piece.is_diagonal:
+                    products[k, rows] += values[:, None] * B[rows]
+                    continue
+                products[k, rows] += values @ B[columns]
+                if spans[piece.tile][0] != spans[piece.tile][1]:  # the mirror image above the diagonal
+                    products[k, columns] += values.mT @ B[rows]
+                progress(share)
+        return grid.sum_(products)
+
+    def contract(self, P: Projector, u: Tensor, theta: Tensor, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
+        """V_k u for every k and tr(P V_k) = ⟨V⁻¹, V_k⟩ − ⟨W, V_k W⟩, in one pass over the stored kernels.
+
+        Collective. Cost: (p + 3) r n² flops beside reading; one sum of (n + 1) r numbers.
+
+        Args:
+            P: projection with W (n, p), by tiles.
             u: (n,), the same on every rank.
             theta: (r,) on the CPU.
         Returns:
-            T (n, r) with t_k = V_k u, and the traces (r,); the same on every rank.
+            T (n, r) with t_k = V_k u, and the traces (r,), float64; the same on every rank.
         """
-        tiles = P.tiles
+        V_inv = P.tiles
+        spans = V_inv.layout.spans(V_inv.grid.rank)
         n, r = self.size, len(self.parameters)
-        sums = torch.zeros(n + 1, r, dtype=torch.float64, device=tiles.device)
-        T, traces = sums[:n], sums[n]
-        with tiles.grid.together("reading ∂V/∂θ"):
-            for share, (i, j, _) in _counted(tiles):
-                rows, columns = tiles.layout.span(i), tiles.layout.span(j)
-                u_rows, u_columns = u[rows.start : rows.stop], u[columns.start : columns.stop]
-                P_ij = P.tile(i, j)
-                for k, V_k in self.dtiles(rows, columns, theta, tiles.device):
-                    T[rows.start : rows.stop, k] += V_k @ u_columns
-                    if i == j:
-                        traces[k] += torch.vdot(P_ij.flatten(), V_k.flatten())
-                    else:  # the tile and its mirror image above the diagonal
-                        T[columns.start : columns.stop, k] += V_k.mT @ u_rows
-                        traces[k] += 2 * torch.vdot(P_ij.flatten(), V_k.flatten())
+        sums = torch.zeros(r, n + 1, dtype=torch.float64, device=V_inv.device)
+        T, traces = sums[:, :n], sums[:, n]
+        uW = torch.cat([u[:, None], P.W], dim=1).to(V_inv.dtype)
+        with V_inv.grid.together("reading ∂V/∂θ"):
+            tiles = [tile for _, _, tile in V_inv.tiles()]
+            for k, piece, share in self._derivatives(spans, theta, V_inv.device):
+                rows, columns = _positions(piece, spans[piece.tile])
+                values = piece.values.to(V_inv.dtype)
+                if piece.is_diagonal:
+                    T[k, rows] += values * uW[rows, 0]
+                    leverage = tiles[piece.tile].diagonal() - uW[rows, 1:].square().sum(dim=1)
+                    traces[k] += torch.dot(values, leverage)
+                    continue
+                products = values @ uW[columns]
+                T[k, rows] += products[:, 0]
+                trace = _inner(_part(tiles[piece.tile], piece), values) - _inner(uW[rows, 1:], products[:, 1:])
+                if spans[piece.tile][0] != spans[piece.tile][1]:  # the mirror image above the diagonal
+                    T[k, columns] += values.mT @ uW[rows, 0]
+                    trace = 2 * trace
+                traces[k] += trace
                 progress(share)
-        tiles.grid.sum_(sums)
-        return T, traces
+        V_inv.grid.sum_(sums)
+        return T.mT.contiguous(), traces
+
+    def _derivatives(self, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece, float]]:
+        """(k, piece of V_k, share that is done with it) over all k. Local."""
+        k = 0
+        for term, theta_of_term in self._with_parameters(theta):
+            for own in range(len(term.parameters)):
+                for piece in term.dpieces(own, spans, theta_of_term, device):
+                    yield k, piece, (k + piece.share) / len(self.parameters)
+                k += 1
 
     def _with_parameters(self, theta: Tensor) -> Iterator[tuple[Term, Tensor]]:
         first = 0
@@ -125,8 +155,40 @@ class Covariance:
             first += len(term.parameters)
 
 
-def _counted(V: TiledSymmetric) -> Iterator[tuple[float, tuple[int, int, Tensor]]]:
-    """This rank's tiles, each with the share of them that is done after it."""
-    total = len(V.layout.tiles(V.grid.rank))
-    for done, tile in enumerate(V.tiles(), start=1):
-        yield done / total, tile
+def _add_(tile: Tensor, piece: Piece, factor: float) -> None:
+    """Add ``factor`` times a piece to its place in a tile, in the precision of the tile."""
+    if piece.is_diagonal:
+        tile.diagonal().add_(piece.values, alpha=factor)
+    elif isinstance(piece.rows, slice) and isinstance(piece.columns, slice):
+        tile[piece.rows, piece.columns].add_(piece.values, alpha=factor)
+    else:
+        tile[_both(piece)] += piece.values.to(tile.dtype) * factor
+
+
+def _part(tile: Tensor, piece: Piece) -> Tensor:
+    """The numbers of a tile where a piece lies."""
+    return tile[_both(piece)]
+
+
+def _both(piece: Piece) -> tuple[Index, Index]:
+    """An index for all pairs of rows and columns."""
+    if isinstance(piece.rows, Tensor) and isinstance(piece.columns, Tensor):
+        return piece.rows[:, None], piece.columns
+    return piece.rows, piece.columns
+
+
+def _positions(piece: Piece, span: tuple[range, range]) -> tuple[Index, Index]:
+    """Rows and columns of the whole matrix."""
+    return _shifted(piece.rows, span[0]), _shifted(piece.columns, span[1])
+
+
+def _shifted(index: Index, span: range) -> Index:
+    if isinstance(index, Tensor):
+        return index + span.start
+    within = span[index]
+    return slice(within.start, within.stop)
+
+
+def _inner(A: Tensor, B: Tensor) -> Tensor:
+    """⟨A, B⟩, summed in float64."""
+    return (A * B).sum(dtype=torch.float64)

@@ -1,7 +1,11 @@
-"""A stored relationship matrix, such as a GRM, read by tiles from where it lies."""
+"""A stored relationship matrix, such as a GRM, read chunk by chunk from where it lies."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,23 +13,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import VarianceComponent
+from openreml_dist.covariance.term import EVERYTHING, Index, Piece, Spans, VarianceComponent
 from openreml_dist.errors import InputError
+
+READ_AHEAD = 2  # chunks that are read while another is used
+
+Indices = NDArray[np.int64]
+Chunk = tuple[int, int]
 
 
 class KernelSource(Protocol):
-    """Where the numbers come from: a store, or an array in memory."""
+    """Where the numbers come from: a store, or an array in memory.
 
-    def read(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.floating]:
-        """K[rows][:, columns], (len(rows), len(columns)), reading no more than needed for it."""
+    Attributes:
+        chunk_size: rows and columns of the square chunks in which the source holds its lower triangle.
+        in_memory: a chunk costs nothing to read again.
+    """
+
+    @property
+    def chunk_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def in_memory(self) -> bool: ...  # noqa: D102
+
+    def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
+        """Chunk (i, j), j ≤ i, clipped to the matrix; a diagonal chunk is full. Called from threads."""
         ...
 
 
 class Kernel(VarianceComponent):
     """σ²K with K from a source, for the samples at ``index`` of the source.
 
-    A rank reads a tile when it first needs it and keeps it, in host memory and in the precision of the source, while
-    ``cache_bytes`` last; later passes read only the others.
+    In a pass over many tiles each chunk of the source is read once, the next ones while one is used. The tiles of a rank stay
+    in host memory, in the precision of the source, while ``cache_bytes`` last; later passes read chunks for the others alone.
 
     Args:
         source: reader of the stored matrix.
@@ -34,11 +54,11 @@ class Kernel(VarianceComponent):
         cache_bytes: host memory that this rank may spend on tiles.
     """
 
-    def __init__(self, source: KernelSource, index: NDArray[np.int64], name: str = "genetic", cache_bytes: int = 0) -> None:
+    def __init__(self, source: KernelSource, index: Indices, name: str = "genetic", cache_bytes: int = 0) -> None:
         super().__init__(name, len(index))
         self._source = source
         self._index = index
-        self._room = cache_bytes
+        self._room = 0 if source.in_memory else cache_bytes
         self._cached: dict[tuple[range, range], Tensor] = {}
 
     @classmethod
@@ -59,25 +79,145 @@ class Kernel(VarianceComponent):
 
     def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
         """K on ``rows`` x ``columns``."""
-        tile = self._cached.get((rows, columns))
-        if tile is None:
-            tile = torch.as_tensor(
-                self._source.read(self._index[rows.start : rows.stop], self._index[columns.start : columns.stop])
-            )
-            num_bytes = tile.numel() * tile.element_size()
-            if num_bytes <= self._room:
-                self._room -= num_bytes
-                self._cached[rows, columns] = tile
+        cached = self._cached.get((rows, columns))
+        if cached is not None:
+            return cached.to(device)
+        tile = torch.empty(0)
+        for piece in self._read([(rows, columns)], [0], torch.device("cpu")):
+            if piece.values.shape == (len(rows), len(columns)):
+                return piece.values.to(device)
+            tile = tile if tile.numel() else torch.empty(len(rows), len(columns), dtype=piece.values.dtype)
+            _put(tile, piece)
         return tile.to(device)
+
+    def dpieces(self, k: int, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[Piece]:  # noqa: ARG002
+        """Pieces of K: whole tiles that are kept, then parts of the others, chunk by chunk."""
+        wanted: list[int] = []
+        for number, span in enumerate(spans):
+            if span in self._cached:
+                share = (number - len(wanted) + 1) / len(spans)
+                yield Piece(number, EVERYTHING, EVERYTHING, self._cached[span].to(device, non_blocking=True), share)
+            else:
+                wanted.append(number)
+        kept = self._room_for(spans, wanted)
+        tiles: dict[int, Tensor] = {}
+        done = 1 - len(wanted) / max(1, len(spans))
+        for piece in self._read(spans, wanted, device):
+            if piece.tile in kept:
+                if piece.tile not in tiles:
+                    shape = tuple(map(len, spans[piece.tile]))
+                    tiles[piece.tile] = torch.empty(shape, dtype=piece.values.dtype, pin_memory=device.type == "cuda")
+                _put(tiles[piece.tile], piece)
+            yield Piece(piece.tile, piece.rows, piece.columns, piece.values, done + (1 - done) * piece.share)
+        self._cached |= {spans[number]: tile for number, tile in tiles.items()}  # now that they are complete
+        self._room -= sum(tile.numel() * tile.element_size() for tile in tiles.values())
+
+    def _room_for(self, spans: Spans, wanted: Sequence[int]) -> frozenset[int]:
+        """Which tiles fit into what is left of the budget, in float32, the precision of stores."""
+        sizes = np.cumsum([4 * len(spans[number][0]) * len(spans[number][1]) for number in wanted])
+        return frozenset(wanted[: int(np.searchsorted(sizes, self._room, side="right"))])
+
+    def _read(self, spans: Spans, wanted: Sequence[int], device: torch.device) -> Iterator[Piece]:
+        """Pieces of the ``wanted`` tiles, every chunk under them read once."""
+        plan = self._plan(spans, wanted)
+        chunks = sorted(plan)
+        total = sum(map(len, plan.values()))
+        done = 0
+        for chunk, values in zip(chunks, _read_ahead(self._chunk, chunks, self._source.in_memory, device), strict=True):
+            for part in plan[chunk]:
+                done += 1
+                yield Piece(part.tile, part.rows, part.columns, part.of(values), done / total)
+
+    def _chunk(self, chunk: Chunk) -> Tensor:
+        return torch.from_numpy(self._source.read_chunk(*chunk))
+
+    def _plan(self, spans: Spans, wanted: Sequence[int]) -> dict[Chunk, list[_Part]]:
+        """Which parts of which tiles each chunk gives."""
+        ranges = {span for number in wanted for span in spans[number]}
+        groups = {span: _by_chunk(self._index[span.start : span.stop], self._source.chunk_size) for span in ranges}
+        plan: dict[Chunk, list[_Part]] = {}
+        for number in wanted:
+            rows, columns = spans[number]
+            for a, (to_rows, from_rows) in groups[rows].items():
+                for b, (to_columns, from_columns) in groups[columns].items():
+                    part = _Part(number, to_rows, to_columns, from_rows, from_columns, mirrored=a < b)
+                    plan.setdefault((max(a, b), min(a, b)), []).append(part)
+        return plan
+
+
+@dataclass(frozen=True)
+class _Part:
+    """``rows`` x ``columns`` of a tile are ``from_rows`` x ``from_columns`` of a chunk, or of its mirror image."""
+
+    tile: int
+    rows: Index
+    columns: Index
+    from_rows: Index
+    from_columns: Index
+    mirrored: bool
+
+    def of(self, chunk: Tensor) -> Tensor:
+        source = chunk.mT if self.mirrored else chunk
+        return source[_cross(self.from_rows, self.from_columns)]
+
+
+def _by_chunk(index: Indices, chunk_size: int) -> dict[int, tuple[Index, Index]]:
+    """Chunk number -> (positions in the tile, positions in the chunk); consecutive ones as slices, which are views."""
+    chunk = index // chunk_size
+    groups: dict[int, tuple[Index, Index]] = {}
+    for number in np.unique(chunk).tolist():
+        positions = np.flatnonzero(chunk == number)
+        whole = len(positions) == len(index)
+        groups[number] = (
+            EVERYTHING if whole else _as_slice(positions),
+            _as_slice(index[positions] - number * chunk_size),
+        )
+    return groups
+
+
+def _as_slice(positions: Indices) -> Index:
+    if len(positions) and bool((np.diff(positions) == 1).all()):
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return torch.from_numpy(positions)
+
+
+def _cross(rows: Index, columns: Index) -> tuple[Index, Index]:
+    """An index for all pairs of rows and columns."""
+    return (rows[:, None] if isinstance(rows, Tensor) and isinstance(columns, Tensor) else rows), columns
+
+
+def _put(tile: Tensor, piece: Piece) -> None:
+    tile[_cross(piece.rows, piece.columns)] = piece.values.cpu()
+
+
+def _read_ahead(
+    read: Callable[[Chunk], Tensor], chunks: Sequence[Chunk], in_memory: bool, device: torch.device
+) -> Iterator[Tensor]:
+    """The chunks in order on the device, the next ones being read by threads while one is used."""
+    if in_memory:
+        yield from (read(chunk).to(device) for chunk in chunks)
+        return
+
+    def fetch(chunk: Chunk) -> Tensor:
+        return read(chunk).pin_memory() if device.type == "cuda" else read(chunk)
+
+    with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read-ahead") as threads:
+        pending: deque[Future[Tensor]] = deque()
+        for number in range(len(chunks)):
+            while len(pending) <= READ_AHEAD and number + len(pending) < len(chunks):
+                pending.append(threads.submit(fetch, chunks[number + len(pending)]))
+            yield pending.popleft().result().to(device, non_blocking=True)
 
 
 class _Array:
-    """A matrix in memory as a source; tiles of consecutive samples are views."""
+    """A matrix in memory as a source of one chunk; tiles of consecutive samples are views."""
+
+    in_memory = True
 
     def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix
+        self._matrix = matrix.detach().cpu()
+        self.chunk_size = len(matrix)
 
-    def read(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.floating]:
-        first_row, first_column = int(rows[0]), int(columns[0])
-        tile = self._matrix[first_row : first_row + len(rows), first_column : first_column + len(columns)]
-        return tile.detach().cpu().numpy()
+    def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
+        assert (i, j) == (0, 0)
+        return self._matrix.numpy()

@@ -1,14 +1,46 @@
 """What a covariance term offers: tiles of itself and of its derivatives, never a matrix.
 
-Legend: n samples; r parameters θ; a tile is given by the ranges of its rows and columns.
+Legend: n samples; r parameters θ; a tile is given by the ranges of its rows and columns. A pass over many tiles takes them in
+pieces, in whatever order suits the term: a stored matrix gives them chunk by chunk, so that none is decoded twice.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Spans = Sequence[tuple[range, range]]
+"""Rows and columns of tiles; any two ranges are equal or disjoint."""
+
+Index = slice | Tensor
+EVERYTHING = slice(None)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a tile: its numbers on ``rows`` x ``columns``, counted within the tile.
+
+    Attributes:
+        tile: number of the tile among those asked for.
+        rows, columns: slices, or int64 indices.
+        values: (rows, columns), or (rows,) for the diagonal of a tile that is diagonal.
+        share: how much of the pass over this term is done with this piece.
+    """
+
+    tile: int
+    rows: Index
+    columns: Index
+    values: Tensor
+    share: float
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether ``values`` is the diagonal of a diagonal tile."""
+        return self.values.ndim == 1
 
 
 class Term(ABC):
@@ -29,6 +61,15 @@ class Term(ABC):
     @abstractmethod
     def dtile(self, k: int, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:
         """Its derivative by parameter k on ``rows`` x ``columns``."""
+
+    def scaled_pieces(self, spans: Spans, theta: Tensor, device: torch.device) -> tuple[float, Iterator[Piece]]:
+        """A factor and pieces whose product is the term at θ on all ``spans``."""
+        tiles = (self.tile(rows, columns, theta, device) for rows, columns in spans)
+        return 1.0, _whole_tiles(tiles, len(spans))
+
+    def dpieces(self, k: int, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """Pieces of the derivative by parameter k on all ``spans``."""
+        return _whole_tiles((self.dtile(k, rows, columns, theta, device) for rows, columns in spans), len(spans))
 
 
 class VarianceComponent(Term):
@@ -52,3 +93,13 @@ class VarianceComponent(Term):
     def dtile(self, k: int, rows: range, columns: range, theta: Tensor, device: torch.device) -> Tensor | None:  # noqa: ARG002
         """K on ``rows`` x ``columns``."""
         return self.relationship(rows, columns, device)
+
+    def scaled_pieces(self, spans: Spans, theta: Tensor, device: torch.device) -> tuple[float, Iterator[Piece]]:
+        """σ² and the pieces of K."""
+        return float(theta[0]), self.dpieces(0, spans, theta, device)
+
+
+def _whole_tiles(tiles: Iterator[Tensor | None], count: int) -> Iterator[Piece]:
+    for number, values in enumerate(tiles):
+        if values is not None:
+            yield Piece(number, EVERYTHING, EVERYTHING, values, (number + 1) / count)

@@ -26,11 +26,11 @@ class CholeskyFactor:
 
     def half_solve(self, B: Tensor) -> Tensor:
         """L⁻¹B for a replicated B (n, m), so that (L⁻¹B)ᵀ(L⁻¹B) = BᵀV⁻¹B. Collective."""
-        return solve_lower(self.L, B)
+        return solve_lower(self.L, B.to(self.L.dtype)).to(B.dtype)
 
-    def solve(self, B: Tensor) -> Tensor:
-        """V⁻¹B for a replicated B (n, m). Collective."""
-        return solve_lower_transposed(self.L, solve_lower(self.L, B))
+    def __matmul__(self, B: Tensor) -> Tensor:
+        """V⁻¹B for a replicated B (n, m), computed in the precision of the tiles. Collective."""
+        return solve_lower_transposed(self.L, solve_lower(self.L, B.to(self.L.dtype))).to(B.dtype)
 
 
 def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFactor:

@@ -24,8 +24,8 @@ class Inverse:
     log_determinant: float
 
     def __matmul__(self, B: Tensor) -> Tensor:
-        """V⁻¹B for a replicated B (n, m). Collective."""
-        return multiply(self.tiles, B)
+        """V⁻¹B for a replicated B (n, m), computed in the precision of the tiles. Collective."""
+        return multiply(self.tiles, B.to(self.tiles.dtype)).to(B.dtype)
 
 
 def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inverse:

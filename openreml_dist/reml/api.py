@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,9 +20,11 @@ from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
+from openreml_dist.reml.evaluation import METHODS, Schedule
+from openreml_dist.reml.probes import Probes, draw_probes
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.start import starting_values
+from openreml_dist.reml.start import residuals, starting_values
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
 
 SMALLEST_RESIDUAL = 1e-6  # share of the phenotypic variance at which the bound of an identity term lies: V must stay invertible
@@ -81,6 +84,9 @@ class REML:
         *,
         constrain: bool = True,
         stopping: Stopping | None = None,
+        traces: str = "auto",
+        num_probes: int = 64,
+        seed: int = 1,
         report: Callable[[Iteration], None] | None = None,
     ) -> FitResult:
         """Estimate θ by AI-REML in a trust region, within bounds. Collective.
@@ -91,23 +97,43 @@ class REML:
             start: (r,) values, ``haseman-elston`` or ``equal``.
             constrain: keep variances at or above zero (an identity term at or above 1e-6 of the phenotypic variance).
             stopping: tolerances.
+            traces: ``exact`` evaluates every iterate exactly in float64; ``auto`` does so at the end, after cheaper iterations;
+                ``hutchinson`` has traces from random probes in float32, with a Monte-Carlo error that the result states.
+            num_probes: random probes.
+            seed: of the probes, which are the same on every grid.
             report: called on rank 0 with every iterate as it is accepted.
         Raises:
             InputError: for data of the wrong shape, values that are not finite, dependent columns of X.
             ConfigError: for a start outside the bounds.
             NotPositiveDefiniteError: if V is not positive definite at the start.
         """
+        if traces not in METHODS:
+            raise ConfigError(f"solver.traces: {traces!r} is none of {', '.join(METHODS)}")
         problem = self._problem(y, x)
+        schedule = Schedule.choose(traces, self.layout.size, num_probes, self.covariance.is_linear)
         lower = (
             self._lower_bounds(problem) if constrain else torch.full((self._num_parameters,), -math.inf, dtype=torch.float64)
         )
-        theta = starting_values(problem, start, self._phase) if isinstance(start, str) else self._theta(start)
+        if isinstance(start, str) and not self.covariance.is_linear:
+            raise ConfigError(f"solver.start: {start} needs a sum of variance components; give starting values")
+        if isinstance(start, str) or schedule.uses_probes:
+            products, Z = self._random_products(problem, num_probes, seed)
+        theta = starting_values(problem, start, products, Z) if isinstance(start, str) else self._theta(start)
         for name, value, bound in zip(self.covariance.parameters, theta.tolist(), lower.tolist(), strict=True):
             if value < bound:
                 raise ConfigError(f"start: {name} = {value:g} is below its bound {bound:g}; start above it or do not constrain")
-        decisions = average_information(theta, lower, stopping or Stopping(), report) if self.grid.is_root else None
+        if schedule.uses_probes:
+            problem = replace(problem, probes=Probes(Z, products[:, :, :-1].contiguous()))
+        decisions = average_information(theta, lower, stopping or Stopping(), report, schedule) if self.grid.is_root else None
         outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
         return FitResult.of(outcome, self.covariance.parameters)
+
+    def _random_products(self, problem: Problem, num_probes: int, seed: int) -> tuple[Tensor, Tensor]:
+        """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, for the start and for traces. Collective; one pass over kernels."""
+        Z = draw_probes(self.layout.size, num_probes, seed).to(self.grid.device)
+        Ze = torch.cat([Z, residuals(problem)[:, None].float()], dim=1)
+        ones = torch.ones(self._num_parameters, dtype=torch.float64)
+        return self.covariance.times(Ze, ones, self.grid, self.layout, self._phase("reading the kernels")), Z
 
     # The interface of torch-openreml.
 
@@ -264,9 +290,9 @@ class REML:
 
 def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step | float:
     """What the driver asks for. Collective."""
-    if request.complete:
-        return ai_step(problem, request.theta, phase)
-    return log_likelihood(problem, request.theta, phase)
+    if request.how.is_complete:
+        return ai_step(problem, request.theta, phase, request.how)
+    return log_likelihood(problem, request.theta, phase, request.how.dtype)
 
 
 def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:

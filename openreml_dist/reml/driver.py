@@ -16,6 +16,7 @@ from torch import Tensor
 
 from openreml_dist.errors import NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.reml.evaluation import EXACT, Evaluation, Schedule, Traces
 from openreml_dist.reml.step import Step
 from openreml_dist.reml.trust import ModelStep, bounded_step, positive_definite, secant_correction
 
@@ -52,10 +53,10 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Request:
-    """Evaluate this θ: everything (a ``Step``), or the log-likelihood alone, a third of the work."""
+    """Evaluate this θ: everything (a ``Step``), or the log-likelihood alone."""
 
     theta: Tensor
-    complete: bool
+    how: Evaluation
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Iteration:
         at_lower: (r,) parameters held on their lower bound.
         next_step: what the quadratic model would do next, with no trust region; its size says how far off the optimum is.
         largest_move: of ``next_step``, in standard errors.
+        noise: largest Monte-Carlo error of θ + ``next_step``, in standard errors; 0 where the traces are exact.
     """
 
     number: int
@@ -76,6 +78,7 @@ class Iteration:
     at_lower: Tensor
     next_step: ModelStep
     largest_move: float
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -101,59 +104,85 @@ ACCEPTED_GAIN = 1e-4  # least actual share of the predicted rise of ℓ
 
 
 def average_information(
-    start: Tensor, lower: Tensor, stopping: Stopping, report: Callable[[Iteration], None] | None = None
+    start: Tensor,
+    lower: Tensor,
+    stopping: Stopping,
+    report: Callable[[Iteration], None] | None = None,
+    schedule: Schedule | None = None,
 ) -> Generator[Request, Reply, Outcome]:
     """AI-REML in a trust region with bounds, as a dialogue: yields a Request, is sent its Reply, returns the Outcome.
 
     The first trial of an iteration is evaluated completely, because it is nearly always accepted and then is the next iterate;
-    after a rejection only ℓ is evaluated until a shorter step is accepted.
+    after a rejection only ℓ is evaluated until a shorter step is accepted. Where a cheap evaluation leads no further, exact
+    ones take over.
 
     Args:
         start: (r,) within the bounds.
         lower: (r,) least values, −inf for none.
         stopping: tolerances and the limit of iterations.
         report: told every accepted iterate at once.
+        schedule: which evaluation follows which; by default all are exact.
     Raises:
         NotPositiveDefiniteError: if V is not positive definite at the start.
     """
-    first = yield Request(start, complete=True)
-    if not isinstance(first, Step):
-        raise NotPositiveDefiniteError("V is not positive definite at the start")
-    step, E, radius, evaluations = first, torch.zeros_like(first.AI), INITIAL_RADIUS, 1
+    schedule = schedule or Schedule("exact")
+    step, schedule, evaluations = yield from _evaluate_start(start, schedule)
+    E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
     iterations: list[Iteration] = []
     while True:
         iteration = _describe(len(iterations), step, E, lower, evaluations)
         iterations.append(iteration)
         if report is not None:
             report(iteration)
-        if _is_negligible(iteration, stopping):
+        if _is_negligible(iteration, stopping, schedule) and schedule.may_end(step.evaluation, iteration.noise):
             status = Status.CONVERGED_AT_BOUND if bool(iteration.at_lower.any()) else Status.CONVERGED
             return Outcome(status, tuple(iterations), "the next step would be negligible")
         if len(iterations) > stopping.max_iter:
             return Outcome(Status.ITERATION_LIMIT, tuple(iterations), f"not converged after {stopping.max_iter} iterations")
 
-        trial, radius, evaluations = yield from _improve(step, E, lower, radius)
-        if trial is None:
+        how = schedule.following(step.evaluation, iteration.largest_move, iteration.noise)
+        trial, radius, evaluations = yield from _improve(step, E, lower, radius, how)
+        if trial is None and step.evaluation == EXACT:
             return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
-        E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score)
+        if trial is None:
+            step, schedule, evaluations = yield from _evaluate_start(step.theta, Schedule("exact"))
+            E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
+            continue
+        if _are_comparable(step, trial):
+            E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score)
         step = trial
 
 
-def _improve(step: Step, E: Tensor, lower: Tensor, radius: float) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
+def _evaluate_start(theta: Tensor, schedule: Schedule) -> Generator[Request, Reply, tuple[Step, Schedule, int]]:
+    """The first evaluation; exact from there on where V is positive definite in float64 alone."""
+    first = yield Request(theta, schedule.first())
+    evaluations = 1
+    if not isinstance(first, Step) and schedule.first() != EXACT:
+        schedule = Schedule("exact")
+        first = yield Request(theta, schedule.first())
+        evaluations += 1
+    if not isinstance(first, Step):
+        raise NotPositiveDefiniteError("V is not positive definite at the start")
+    return first, schedule, evaluations
+
+
+def _improve(
+    step: Step, E: Tensor, lower: Tensor, radius: float, how: Evaluation
+) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
     B = positive_definite(step.AI + E)
     evaluations = 0
     while radius > SMALLEST_RADIUS:
         model = bounded_step(step.score, B, step.theta, lower, radius)
         theta = torch.maximum(step.theta + model.delta, lower)
-        trial = yield Request(theta, complete=evaluations == 0)
+        trial = yield Request(theta, how if evaluations == 0 else how.loglik_alone())
         evaluations += 1
-        share = _gained_share(trial, step.loglik, model)
+        share = _gained_share(trial, step, model, how)
         if share < ACCEPTED_GAIN:
             radius = 0.5 * min(radius, model.length)
             continue
         if not isinstance(trial, Step):
-            trial = yield Request(theta, complete=True)
+            trial = yield Request(theta, how)
             evaluations += 1
             if not isinstance(trial, Step):  # the sweep may fail where the Cholesky factor just existed
                 radius = 0.5 * min(radius, model.length)
@@ -166,19 +195,28 @@ def _improve(step: Step, E: Tensor, lower: Tensor, radius: float) -> Generator[R
     return None, radius, evaluations
 
 
-def _gained_share(trial: Reply, loglik: float, model: ModelStep) -> float:
-    """Actual over predicted rise of ℓ: −inf without a finite ℓ, 1 where the predicted rise is within the rounding of ℓ."""
+def _gained_share(trial: Reply, step: Step, model: ModelStep, how: Evaluation) -> float:
+    """Actual over predicted rise of ℓ: −inf without a finite ℓ, 1 where the predicted rise is lost in rounding or noise."""
     reached = trial.loglik if isinstance(trial, Step) else trial
     if reached is None or not torch.isfinite(torch.tensor(reached)):
         return float("-inf")
-    if model.gain < _rounding(loglik) and abs(reached - loglik) < 10 * _rounding(loglik):
+    rounding = max(_rounding(step.loglik, step.evaluation.dtype), _rounding(reached, how.dtype))
+    doubt = rounding + 3 * float((model.delta @ step.score_noise @ model.delta).sqrt())  # of the predicted rise
+    if model.gain < doubt and abs(reached - step.loglik) < 10 * doubt:
         return 1.0
-    return (reached - loglik) / model.gain
+    return (reached - step.loglik) / model.gain
 
 
-def _rounding(loglik: float) -> float:
+def _are_comparable(step: Step, trial: Step) -> bool:
+    """Whether the change of score between two steps is that of ℓ alone, not of precision or Monte-Carlo error."""
+    same_precision = step.evaluation.dtype == trial.evaluation.dtype
+    from_anchor_to_anchor = trial.evaluation.traces is Traces.EXACT and step.evaluation.traces is not Traces.EXACT
+    return same_precision and not from_anchor_to_anchor
+
+
+def _rounding(loglik: float, dtype: torch.dtype) -> float:
     """What the sum of n logarithms and squares behind ℓ may be off by."""
-    return 1e-11 * (1 + abs(loglik))
+    return 5e4 * torch.finfo(dtype).eps * (1 + abs(loglik)) if dtype == torch.float64 else 1e-6 * (1 + abs(loglik))
 
 
 def _describe(number: int, step: Step, E: Tensor, lower: Tensor, evaluations: int) -> Iteration:
@@ -188,13 +226,26 @@ def _describe(number: int, step: Step, E: Tensor, lower: Tensor, evaluations: in
     at_lower = (step.theta <= lower) & (step.score <= 0)
     standard_errors = torch.linalg.inv(B).diagonal().sqrt()
     largest_move = float((next_step.delta.abs() / standard_errors).max())
-    return Iteration(number, step, evaluations, at_lower, next_step, largest_move)
+    noise = float((monte_carlo_errors(step, B, at_lower) / standard_errors).max())
+    return Iteration(number, step, evaluations, at_lower, next_step, largest_move, noise)
 
 
-def _is_negligible(iteration: Iteration, stopping: Stopping) -> bool:
+def monte_carlo_errors(step: Step, B: Tensor, at_lower: Tensor) -> Tensor:
+    """Standard deviations (r,) of θ + B⁻¹·score due to the probes; 0 for parameters that are held. Local."""
+    free = torch.nonzero(~at_lower).flatten()
+    errors = torch.zeros_like(step.theta)
+    B_inv = torch.linalg.inv(B[free][:, free])
+    errors[free] = (B_inv @ step.score_noise[free][:, free] @ B_inv).diagonal().clamp_min(0).sqrt()
+    return errors
+
+
+def _is_negligible(iteration: Iteration, stopping: Stopping, schedule: Schedule) -> bool:
     """Whether the next step would move neither θ nor ℓ: the projected score is zero for all purposes."""
-    gain_limit = stopping.tolerance_loglik + _rounding(iteration.step.loglik)
-    return iteration.largest_move <= stopping.tolerance_theta and iteration.next_step.gain <= gain_limit
+    step = iteration.step
+    move_limit = schedule.negligible_move(iteration.noise, stopping.tolerance_theta)
+    gain_limit = stopping.tolerance_loglik + _rounding(step.loglik, step.evaluation.dtype)
+    gain_limit += 0.5 * (move_limit * len(step.theta)) ** 2  # what a step of that size may gain
+    return iteration.largest_move <= move_limit and iteration.next_step.gain <= gain_limit
 
 
 Evaluate = Callable[[Request], Step | float]

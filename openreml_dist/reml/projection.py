@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.errors import InputError
-from openreml_dist.linalg import Inverse
+from openreml_dist.linalg import CholeskyFactor, Inverse
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -50,12 +50,12 @@ class Design:
 
 
 class Projection:
-    """P = V⁻¹ − WWᵀ with W = V⁻¹QC⁻ᵀ and CCᵀ = QᵀV⁻¹Q.
+    """P = V⁻¹ − WWᵀ with W (n, p) = V⁻¹QC⁻ᵀ and CCᵀ = QᵀV⁻¹Q, from an inverse or a factor of V.
 
-    Collective to make and to apply; its tiles are local.
+    Collective to make and to apply.
     """
 
-    def __init__(self, V_inv: Inverse, X: Design) -> None:
+    def __init__(self, V_inv: Inverse | CholeskyFactor, X: Design) -> None:
         self._V_inv = V_inv
         self._X = X
         V_inv_Q = V_inv @ X.Q
@@ -70,15 +70,9 @@ class Projection:
 
     @property
     def tiles(self) -> TiledSymmetric:
-        """The tiles of V⁻¹, which say which tiles of P this rank can give."""
+        """The tiles of V⁻¹. Local; not with a factor."""
+        assert isinstance(self._V_inv, Inverse)
         return self._V_inv.tiles
-
-    def tile(self, i: int, j: int) -> Tensor:
-        """Tile (i, j) of P. Local: on its owner. Cost: 2 p flops a number, once for all parameters."""
-        rows, columns = self.tiles.layout.span(i), self.tiles.layout.span(j)
-        return torch.addmm(
-            self.tiles.tile(i, j), self.W[rows.start : rows.stop], self.W[columns.start : columns.stop].mT, alpha=-1
-        )
 
     @property
     def log_determinants(self) -> float:

@@ -21,6 +21,8 @@ from openreml_dist.covariance import Covariance
 from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.reml.evaluation import EXACT, Evaluation, Traces
+from openreml_dist.reml.probes import Probes
 from openreml_dist.reml.projection import Design, Projection, fixed_log_determinant
 from openreml_dist.reml.stopwatch import Stopwatch
 from openreml_dist.tiled import TiledSymmetric
@@ -37,22 +39,26 @@ class Step:
         theta: (r,).
         loglik: ℓ(θ) without −½(n−p) log 2π.
         score: (r,) ∂ℓ/∂θ.
+        score_noise: (r, r) covariance of its Monte-Carlo error; zero where the traces are exact.
         AI: (r, r) average information.
         beta: (p,) generalised least squares.
         beta_covariance: (p, p), (XᵀV⁻¹X)⁻¹.
         Py: (n,).
         trace_error: |Σ_k θ_k tr(P V_k) − (n − p)| / (n − p), zero in exact arithmetic if V is linear in θ; nan if it is not.
+        evaluation: how it was computed.
         seconds: wall time by phase.
     """
 
     theta: Tensor
     loglik: float
     score: Tensor
+    score_noise: Tensor
     AI: Tensor
     beta: Tensor
     beta_covariance: Tensor
     Py: Tensor
     trace_error: float
+    evaluation: Evaluation
     seconds: dict[str, float]
 
 
@@ -66,10 +72,11 @@ class Problem:
     grid: ProcessGrid
     layout: TileLayout
     jitter: float = 0.0
+    probes: Probes | None = None
 
-    def assembled(self, theta: Tensor, progress: Progress) -> TiledSymmetric:
+    def assembled(self, theta: Tensor, dtype: torch.dtype, progress: Progress) -> TiledSymmetric:
         """The tiles of V(θ) + jitter·I. Collective."""
-        V = TiledSymmetric(self.layout, self.grid)
+        V = TiledSymmetric(self.layout, self.grid, dtype)
         self.covariance.assemble_(V, theta, progress)
         if self.jitter:
             for i, j, tile in V.tiles():
@@ -77,27 +84,41 @@ class Problem:
                     tile.diagonal().add_(self.jitter)
         return V
 
+    def derivatives_times(self, u: Tensor, theta: Tensor, dtype: torch.dtype, progress: Progress) -> Tensor:
+        """T (n, r) with t_k = V_k u for u (n,). Collective."""
+        products = self.covariance.times(u[:, None].to(dtype), theta, self.grid, self.layout, progress)
+        return products[:, :, 0].mT.to(u.dtype).contiguous()
 
-def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress) -> Step:
+
+def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress, how: Evaluation = EXACT) -> Step:
     """Log-likelihood, score, average information and fixed effects at θ.
 
-    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³ flops for the inverse, (2p + 2r + 3) n²
-    beside it; two passes over the stored kernels.
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³ flops for the inverse, n³/3 for the factor where
+    probes give the traces; O((p + r + s) n²) beside it; two passes over the stored kernels.
 
     Raises:
         NotPositiveDefiniteError: on every rank.
     """
-    covariance, y = problem.covariance, problem.y
+    covariance, y, probes = problem.covariance, problem.y, problem.probes
     watch = Stopwatch(problem.grid.device)
 
-    V = problem.assembled(theta, phase("assemble V"))
+    V = problem.assembled(theta, how.dtype, phase("assemble V"))
     watch.lap("assemble")
-    V_inv = sweep_inverse_(V, phase("invert V"))  # the tiles of V are overwritten by those of V⁻¹
-    watch.lap("invert")
+    # either way V is overwritten
+    V_inv = sweep_inverse_(V, phase("invert V")) if how.traces is Traces.EXACT else cholesky_(V, phase("factor V"))
+    watch.lap("invert" if how.traces is Traces.EXACT else "factor")
     P = Projection(V_inv, problem.X)
-    Py = P @ y
+    Py, PZ = _split(P @ _joined(y, probes))
     watch.lap("project")
-    T, traces = covariance.contract(P, Py, theta, phase("traces"))  # t_k = V_k P y, tr(P V_k)
+    if how.traces is Traces.EXACT:
+        T, traces = covariance.contract(P, Py, theta, phase("traces"))  # t_k = V_k P y, tr(P V_k)
+        trace_noise = torch.zeros(len(theta), len(theta), dtype=traces.dtype, device=traces.device)
+        if probes is not None:
+            probes.drop_anchor(traces, PZ)
+    else:
+        assert probes is not None
+        T = problem.derivatives_times(Py, theta, how.dtype, phase("traces"))
+        traces, trace_noise = probes.traces(PZ, anchored=how.traces is Traces.ANCHORED)
     watch.lap("traces")
     score = 0.5 * (T.mT @ Py - traces)
     AI = 0.5 * T.mT @ (P @ T)
@@ -110,16 +131,28 @@ def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress) -> Step:
         theta=theta,
         loglik=loglik,
         score=score.cpu(),
+        score_noise=(0.25 * trace_noise).cpu(),
         AI=(0.5 * (AI + AI.mT)).cpu(),
         beta=beta.cpu(),
         beta_covariance=beta_covariance.cpu(),
         Py=Py.cpu(),
         trace_error=abs(float(theta @ traces.cpu()) / degrees_of_freedom - 1) if covariance.is_linear else float("nan"),
+        evaluation=how,
         seconds=watch.seconds,
     )
 
 
-def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress) -> float:
+def _joined(y: Tensor, probes: Probes | None) -> Tensor:
+    """[y Z] (n, 1 + s)."""
+    return y[:, None] if probes is None else torch.cat([y[:, None], probes.Z.to(y.dtype)], dim=1)
+
+
+def _split(PyZ: Tensor) -> tuple[Tensor, Tensor]:
+    """Py (n,) and PZ (n, s)."""
+    return PyZ[:, 0].contiguous(), PyZ[:, 1:]
+
+
+def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress, dtype: torch.dtype = torch.float64) -> float:
     """ℓ(θ) alone, from a Cholesky factor: a third of the flops of ``ai_step``.
 
     With LLᵀ = V and Z = L⁻¹[Q y]:  QᵀV⁻¹Q = Z_QᵀZ_Q,  QᵀV⁻¹y = Z_Qᵀz_y,  yᵀV⁻¹y = z_yᵀz_y.
@@ -129,7 +162,7 @@ def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress) -> flo
     Raises:
         NotPositiveDefiniteError: on every rank.
     """
-    V = problem.assembled(theta, phase("assemble V"))
+    V = problem.assembled(theta, dtype, phase("assemble V"))
     L = cholesky_(V, phase("factor V"))
     Z = L.half_solve(torch.cat([problem.X.Q, problem.y[:, None]], dim=1))
     Z_Q, z_y = Z[:, :-1], Z[:, -1]

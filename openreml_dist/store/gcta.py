@@ -130,12 +130,11 @@ def export_gcta(store: GrmStore, prefix: str) -> Iterator[int]:
     with written_aside(Path(f"{prefix}.grm.bin")) as aside:
         matrix = np.memmap(aside, dtype="<f4", mode="w+", shape=(values,))
         for i, start in enumerate(range(0, n, size)):
-            rows = np.arange(start, min(start + size, n))
-            for first in range(0, start + 1, size):
-                columns = np.arange(first, min(first + size, n))
-                block = store.read(rows, columns)
-                for row, line in zip(rows.tolist(), block, strict=True):
-                    width = min(len(columns), row + 1 - first)
+            rows = range(start, min(start + size, n))
+            for j in range(i + 1):
+                block, first = store.read_chunk(i, j), j * size
+                for row, line in zip(rows, block, strict=True):
+                    width = min(len(line), row + 1 - first)
                     at = row * (row + 1) // 2 + first
                     matrix[at : at + width] = line[:width]
             yield i

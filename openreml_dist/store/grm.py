@@ -7,7 +7,6 @@ uncompressed (relationship matrices do not compress) and followed by its crc32c.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,49 +20,8 @@ from openreml_dist.store.zarr_group import get_array, open_group, read_strings, 
 
 GRM_FORMAT = "openreml-grm"
 GRM_VERSION = 1
-CACHE_BYTES = 256_000_000
 
-Indices = NDArray[np.int64]
 Tile = NDArray[np.float32]
-
-
-class ChunkCache:
-    """Chunks of one GRM store that were read last, up to a number of bytes (but always the last one)."""
-
-    def __init__(self, path: str, array: zarr.Array[Any], cache_bytes: int) -> None:
-        """Keep up to ``cache_bytes`` of decoded chunks of ``array``, which belongs to the store at ``path``."""
-        self.path = path
-        self.array = array
-        self.cache_bytes = cache_bytes
-        self._chunks: OrderedDict[tuple[int, int], Tile] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, i: int, j: int) -> Tile:
-        """Stored chunk (i, j), j <= i, clipped to the matrix.
-
-        Raises:
-            InputError: the chunk fails its checksum, is missing, or holds a value that is not finite.
-        """
-        if (i, j) in self._chunks:
-            self._chunks.move_to_end((i, j))
-            return self._chunks[i, j]
-        chunk = self._read(i, j)
-        self._chunks[i, j] = chunk
-        self._bytes += chunk.nbytes
-        while self._bytes > self.cache_bytes and len(self._chunks) > 1:
-            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
-        return chunk
-
-    def _read(self, i: int, j: int) -> Tile:
-        size = self.array.chunks[0]
-        where, remedy = f"{self.path}: chunk grm/c/{i}/{j}", "Restore it from a copy or make the GRM again"
-        try:
-            chunk = np.asarray(self.array[i * size : (i + 1) * size, j * size : (j + 1) * size], dtype=np.float32)
-        except (ValueError, OSError) as error:
-            raise InputError(f"{where} is damaged (checksum or read error): {error}. {remedy}") from error
-        if not np.isfinite(chunk).all():
-            raise InputError(f"{where} is missing or holds values that are not finite. {remedy}")
-        return chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,59 +44,35 @@ class GrmStore:
     chunk_size: int
     attributes: dict[str, Any]
     matches_iid_alone: bool
-    _chunks: ChunkCache = field(repr=False)
+    _array: zarr.Array[Any] = field(repr=False)
+    in_memory = False  # a chunk is decoded whenever it is read
 
-    def read(self, rows: Indices, columns: Indices) -> Tile:
-        """A[rows][:, columns] as (len(rows), len(columns)) float32, for any indices in any order.
-
-        Each stored chunk under the request is read at most once, and no other chunk. The upper triangle is read by symmetry.
+    def read_chunk(self, i: int, j: int) -> Tile:
+        """Stored chunk (i, j), j <= i, clipped to the matrix. May be called from several threads.
 
         Raises:
-            InputError: a chunk fails its checksum or holds values that are not finite; the message names it.
+            InputError: the chunk fails its checksum, is missing, or holds a value that is not finite.
         """
-        row_groups = _by_chunk(rows, self.num_samples, self.chunk_size)
-        column_groups = _by_chunk(columns, self.num_samples, self.chunk_size)
-        result = np.empty((len(rows), len(columns)), dtype=np.float32)
-        requested = [(a, b) for a in row_groups for b in column_groups]
-        for a, b in sorted(requested, key=lambda pair: (max(pair), min(pair))):  # both uses of a chunk follow each other
-            chunk = self._chunks.get(max(a, b), min(a, b))
-            to_rows, from_rows = row_groups[a]
-            to_columns, from_columns = column_groups[b]
-            source = chunk if a >= b else chunk.T
-            result[_cross(to_rows, to_columns)] = source[_cross(from_rows, from_columns)]
-        return result
+        size = self.chunk_size
+        where, remedy = f"{self.path}: chunk grm/c/{i}/{j}", "Restore it from a copy or make the GRM again"
+        try:
+            chunk = np.asarray(self._array[i * size : (i + 1) * size, j * size : (j + 1) * size], dtype=np.float32)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{where} is damaged (checksum or read error): {error}. {remedy}") from error
+        if not np.isfinite(chunk).all():
+            raise InputError(f"{where} is missing or holds values that are not finite. {remedy}")
+        return chunk
 
-    def __reduce__(self) -> tuple[Callable[..., GrmStore], tuple[str, int]]:
+    def __reduce__(self) -> tuple[Callable[..., GrmStore], tuple[str]]:
         """Pickle as the call that opens the store again."""
-        return open_grm, (self.path, self._chunks.cache_bytes)
+        return open_grm, (self.path,)
 
 
-def _by_chunk(indices: Indices, num_samples: int, chunk_size: int) -> dict[int, tuple[Indices, Indices]]:
-    """Chunk number -> (positions in the request, positions in the chunk)."""
-    if len(indices) and not (indices.min() >= 0 and indices.max() < num_samples):
-        raise IndexError(f"indices of a GRM of {num_samples} samples must lie in 0..{num_samples - 1}")
-    chunk = indices // chunk_size
-    groups = {}
-    for number in np.unique(chunk).tolist():
-        positions = np.flatnonzero(chunk == number)
-        groups[number] = (positions, indices[positions] - number * chunk_size)
-    return groups
-
-
-def _cross(rows: Indices, columns: Indices) -> tuple[Any, Any]:
-    """An index for all pairs of rows and columns; consecutive ones as slices, which copy several times faster."""
-    slices = [slice(int(x[0]), int(x[-1]) + 1) if (np.diff(x) == 1).all() else None for x in (rows, columns)]
-    if slices[0] is not None and slices[1] is not None:
-        return slices[0], slices[1]
-    return rows[:, None], columns[None, :]
-
-
-def open_grm(path: str, cache_bytes: int = CACHE_BYTES) -> GrmStore:
+def open_grm(path: str) -> GrmStore:
     """Open a GRM store and verify it without reading its matrix: one listing of its chunks, and the ids.
 
     Args:
         path: local path or URL of the store.
-        cache_bytes: decoded chunks to keep, in bytes.
     Raises:
         InputError: no such store, of another kind or version, unfinished, a chunk missing, ids that do not fit or occur twice.
     """
@@ -163,7 +97,7 @@ def open_grm(path: str, cache_bytes: int = CACHE_BYTES) -> GrmStore:
         chunk_size=chunk_size,
         attributes=attributes,
         matches_iid_alone=bool(attributes["matches_iid_alone"]),
-        _chunks=ChunkCache(path, array, cache_bytes),
+        _array=array,
     )
 
 

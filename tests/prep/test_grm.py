@@ -20,16 +20,12 @@ from openreml_dist.prep import tasks
 from openreml_dist.prep.grm import chunk_size, runs
 from openreml_dist.prep.relationship import relationship_block
 from openreml_dist.store.genotypes import open_dosages
-from openreml_dist.store.grm import GrmStore, open_grm
+from openreml_dist.store.grm import open_grm
 from openreml_dist.store.grm_writer import GrmVariants
+from tests.helpers.grm import read_all
 from tests.prep.plink_data import SECONDS, command, dense_grm, genotypes, refuse, succeed, write_plink
 
 N, M = 45, 130
-
-
-def whole(store: GrmStore) -> np.ndarray:
-    every = np.arange(store.num_samples)
-    return store.read(every, every)
 
 
 def write_vcf_zarr(path: Path, x: np.ndarray, zarr_format: int, chromosome: np.ndarray, alleles: list[str]) -> None:
@@ -62,7 +58,7 @@ def test_equals_the_dense_definition(tmp_path: Path, missing: float) -> None:
     said = succeed("grm", f"source={tmp_path / 'a.vcz'}", f"out={out}", "chunk_size=16")
     assert "left out 1 monomorphic; kept 129 of 130" in said and f"next: openreml-fit data.grm={out}" in said
     store = open_grm(str(out))
-    np.testing.assert_allclose(whole(store), dense_grm(x), atol=2e-7)
+    np.testing.assert_allclose(read_all(store), dense_grm(x), atol=2e-7)
     assert store.family_id[4] == "F4" and not store.matches_iid_alone
     assert store.attributes["num_variants"] == 129 and store.attributes["constant_num_variants"] == (missing == 0.0)
 
@@ -77,7 +73,7 @@ def test_complete_store_is_kept_unless_told(tmp_path: Path) -> None:
     succeed("grm", *settings, "min_maf=0.3", "overwrite=true")
     frequency = x.mean(axis=0) / 2
     common = np.minimum(frequency, 1 - frequency) >= 0.3
-    np.testing.assert_allclose(whole(open_grm(str(tmp_path / "a.grm.zarr"))), dense_grm(x[:, common]), atol=2e-7)
+    np.testing.assert_allclose(read_all(open_grm(str(tmp_path / "a.grm.zarr"))), dense_grm(x[:, common]), atol=2e-7)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -91,7 +87,7 @@ def test_stores_of_other_programs(tmp_path: Path, zarr_format: int) -> None:
     assert "no family_id" in said and "left out 10 not autosomal, 2 not biallelic; kept 118 of 130" in said
     store = open_grm(str(tmp_path / "o.grm.zarr"))
     assert store.matches_iid_alone and store.sample_id[3] == "I3"
-    np.testing.assert_allclose(whole(store), dense_grm(np.delete(x[:, :120], triallelic, axis=1)), atol=2e-7)
+    np.testing.assert_allclose(read_all(store), dense_grm(np.delete(x[:, :120], triallelic, axis=1)), atol=2e-7)
     said = succeed("grm", f"source={path}", f"out={tmp_path / 'x.grm.zarr'}", "autosomes_only=false", "dask.workers=1")
     assert "kept 128 of 130" in said
 
@@ -104,7 +100,7 @@ def test_chromosomes_add_up_to_the_genome(tmp_path: Path) -> None:
     succeed("grm", *settings)
     stores = [open_grm(str(tmp_path / "by" / f"chr{name}.grm.zarr")) for name in (1, 2, 3)]
     weights = [store.attributes["num_variants"] for store in stores]
-    total = sum(weight * whole(store).astype(np.float64) for weight, store in zip(weights, stores, strict=True))
+    total = sum(weight * read_all(store).astype(np.float64) for weight, store in zip(weights, stores, strict=True))
     assert sum(weights) == M and [store.attributes["partition"] for store in stores] == ["1", "2", "3"]
     np.testing.assert_allclose(total / M, dense_grm(x), atol=3e-7)
     assert "complete" in refuse("grm", *settings)
@@ -160,7 +156,7 @@ def test_killed_run_leaves_no_process_and_resumes(tmp_path: Path, signal_number:
     assert f"{len(finished)} of 153 tiles are finished and kept" in succeed("grm", *settings)
     assert finished == {file: file.stat().st_mtime_ns for file in finished}
     assert not list(out.rglob("*.partial"))
-    np.testing.assert_allclose(whole(open_grm(str(out))), dense_grm(x), atol=3e-7)
+    np.testing.assert_allclose(read_all(open_grm(str(out))), dense_grm(x), atol=3e-7)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from openreml_dist import Covariance, Grouping, Identity, Kernel
 from openreml_dist.covariance import VarianceComponent
 from openreml_dist.errors import InputError
+from openreml_dist.grid import ProcessGrid
+from openreml_dist.layout import GridShape, TileLayout
+from openreml_dist.tiled import TiledSymmetric
+from tests.helpers.oracle import whole
 
 CPU = torch.device("cpu")
 THETA = torch.tensor([1.7], dtype=torch.float64)
@@ -24,16 +28,20 @@ LEVELS = np.arange(N) % 7
 
 
 class Recorder:
-    """A kernel source that remembers what was read."""
+    """A kernel source in chunks that remembers what was read."""
 
-    def __init__(self) -> None:
-        Z = np.random.default_rng(1).standard_normal((50, 60)).astype(np.float32)
+    in_memory = False
+
+    def __init__(self, n: int = 50, chunk_size: int = 16) -> None:
+        Z = np.random.default_rng(1).standard_normal((n, 60)).astype(np.float32)
         self.matrix = Z @ Z.T
-        self.reads: list[tuple[list[int], list[int]]] = []
+        self.chunk_size = chunk_size
+        self.reads: list[tuple[int, int]] = []
 
-    def read(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.floating]:
-        self.reads.append((rows.tolist(), columns.tolist()))
-        return self.matrix[np.ix_(rows, columns)]
+    def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
+        self.reads.append((i, j))
+        size = self.chunk_size
+        return self.matrix[i * size : (i + 1) * size, j * size : (j + 1) * size].copy()
 
 
 def terms() -> list[tuple[VarianceComponent, torch.Tensor]]:
@@ -60,31 +68,82 @@ def test_zero_tiles_are_none() -> None:
     assert Grouping(np.arange(N) // 10, "g").dtile(0, range(5), range(20, 25), THETA, CPU) is None
 
 
-def test_kernel_reads_the_samples_of_the_tile_and_keeps_what_the_budget_allows() -> None:
-    source = Recorder()
-    kernel = Kernel(source, np.arange(49, -1, -1), cache_bytes=4 * 10 * 10)  # one tile of float32
-    for _ in range(2):
-        for rows in (range(0, 10), range(10, 20)):
-            kernel.dtile(0, rows, range(0, 10), THETA, CPU)
-    first, second = (list(range(49, 39, -1)), list(range(49, 39, -1))), (list(range(39, 29, -1)), list(range(49, 39, -1)))
-    assert source.reads == [first, second, second]
+ORDERS = {
+    "all": np.arange(50),
+    "reversed": np.arange(49, -1, -1),
+    "some": np.array([1, 2, 3, 17, 19, 30, 31, 49]),
+    "shuffled": np.random.default_rng(2).permutation(50)[:37],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("chunk_size", [1, 7, 16, 50])
+@pytest.mark.parametrize("cached", [0, 7, 1000])  # tiles
+def test_a_pass_reads_every_chunk_once_whatever_the_tiles_and_the_samples(order: str, chunk_size: int, cached: int) -> None:
+    source, index, tile_size = Recorder(50, chunk_size), ORDERS[order], 11
+    n = len(index)
+    kernel = Kernel(source, index, cache_bytes=4 * tile_size**2 * cached)
+    layout = TileLayout(n, tile_size, GridShape(1, 1))
+    spans = [(layout.span(i), layout.span(j)) for i, j in layout.tiles(0)]
+    dense = torch.tensor(source.matrix[np.ix_(index, index)])
+    needed = {(max(a, b), min(a, b)) for a in index // chunk_size for b in index // chunk_size}
+    for number in range(3):
+        tiles = [torch.full((len(rows), len(columns)), torch.nan) for rows, columns in spans]
+        shares = []
+        for piece in kernel.dpieces(0, spans, THETA, CPU):
+            tile = tiles[piece.tile]
+            place = (torch.arange(len(tile))[piece.rows][:, None], torch.arange(tile.shape[1])[piece.columns])
+            assert bool(tile[place].isnan().all()), "given twice"
+            tile[place] = piece.values
+            shares.append(piece.share)
+        for tile, (rows, columns) in zip(tiles, spans, strict=True):
+            assert torch.equal(tile, dense[rows.start : rows.stop, columns.start : columns.stop])
+        assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+        assert len(source.reads) == len(set(source.reads))
+        if number == 0:
+            assert set(source.reads) == needed
+        elif cached == 1000:
+            assert source.reads == []
+        elif cached == 0:
+            assert set(source.reads) == needed
+        source.reads.clear()
+
+
+def test_a_chunk_that_cannot_be_read_is_told_in_the_pass() -> None:
+    class Damaged(Recorder):
+        def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
+            if (i, j) == (2, 1):
+                raise InputError("chunk 2/1 is damaged")
+            return super().read_chunk(i, j)
+
+    kernel = Kernel(Damaged(), np.arange(50), cache_bytes=10**6)
+    V = TiledSymmetric(TileLayout(50, 20, GridShape(1, 1)), ProcessGrid.single())
+    for _ in range(2):  # and nothing half read is kept
+        with pytest.raises(InputError, match="2/1"):
+            Covariance([kernel]).assemble_(V, THETA)
 
 
 def test_float32_kernels_are_assembled_in_float64() -> None:
     source = Recorder()
-    tile = Kernel(source, np.arange(50)).tile(range(5), range(5), torch.tensor([1 / 3], dtype=torch.float64), CPU)
-    assert tile is not None
-    torch.testing.assert_close(tile, torch.tensor(source.matrix[:5, :5]).double() / 3, rtol=1e-15, atol=0)
+    covariance = Covariance([Kernel(source, np.arange(50))])
+    V = TiledSymmetric(TileLayout(50, 50, GridShape(1, 1)), ProcessGrid.single())
+    covariance.assemble_(V, torch.tensor([1 / 3], dtype=torch.float64))
+    torch.testing.assert_close(V.tile(0, 0), torch.tensor(source.matrix).double() / 3, rtol=1e-15, atol=0)
 
 
-def test_covariance_sums_its_terms_and_names_its_parameters() -> None:
+@pytest.mark.parametrize("tile_size", [7, 30])
+def test_covariance_sums_its_terms_and_multiplies_with_their_derivatives(tile_size: int) -> None:
     made = terms()
     covariance = Covariance([term for term, _ in made])
+    assert covariance.parameters == ("residual", "group", "genetic")
     theta = torch.tensor([0.5, 0.3, 0.1], dtype=torch.float64)
     expected = sum(float(t) * dense for t, (_, dense) in zip(theta, made, strict=True))
-    torch.testing.assert_close(covariance.tile(range(3, 20), range(1, 9), theta, CPU), expected[3:20, 1:9])
-    assert covariance.parameters == ("residual", "group", "genetic")
-    assert [k for k, _ in covariance.dtiles(range(5), range(10, 15), theta, CPU)] == [1, 2]  # the identity is zero there
+    V = TiledSymmetric(TileLayout(N, tile_size, GridShape(1, 1)), ProcessGrid.single())
+    covariance.assemble_(V, theta)
+    torch.testing.assert_close(whole(V), expected.tril())
+    B = torch.randn(N, 4, dtype=torch.float64)
+    for product, (_, dense) in zip(covariance.times(B, theta, V.grid, V.layout), made, strict=True):
+        torch.testing.assert_close(product, dense @ B)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from openreml_dist.errors import NotPositiveDefiniteError
 from openreml_dist.reml.driver import Iteration, Outcome, Reply, Request, Stopping, average_information
+from openreml_dist.reml.evaluation import EXACT
 from openreml_dist.reml.step import Step
 from tests.helpers.oracle import Case
 
@@ -18,7 +19,10 @@ LOWER = torch.tensor([0.0, 1e-6], dtype=torch.float64)
 
 def answer(case: Case, theta: Tensor) -> Step:
     exact = case.oracle(theta)
-    return Step(theta, exact.loglik, exact.score, exact.AI, exact.beta, exact.beta_covariance, exact.P @ case.y, 0.0, {})
+    noise = torch.zeros_like(exact.AI)
+    return Step(
+        theta, exact.loglik, exact.score, noise, exact.AI, exact.beta, exact.beta_covariance, exact.P @ case.y, 0.0, EXACT, {}
+    )
 
 
 def converse(
@@ -42,7 +46,7 @@ def run(
 
 def honest(case: Case, request: Request) -> Reply:
     step = answer(case, request.theta)
-    return step if request.complete else step.loglik
+    return step if request.how.is_complete else step.loglik
 
 
 def simple() -> Case:
@@ -117,7 +121,7 @@ def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | N
     outcome, requests = converse(decisions, lambda request, number: bad if number in (1, 2) else honest(case, request))
     assert outcome.status == "converged"
     start, first, second, third, accepted = requests[:5]
-    assert [r.complete for r in requests[:5]] == [True, True, False, False, True]
+    assert [r.how.is_complete for r in requests[:5]] == [True, True, False, False, True]
     lengths = [float((r.theta - start.theta).norm()) for r in (first, second, third)]
     assert lengths[1] == pytest.approx(lengths[0] / 2)
     assert lengths[2] == pytest.approx(lengths[0] / 4)
@@ -132,7 +136,7 @@ def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
     outcome, requests = converse(decisions, lambda request, number: None if number in (1, 3) else honest(case, request))
     assert outcome.status == "converged"
     assert torch.equal(requests[2].theta, requests[3].theta)
-    assert [request.complete for request in requests[:5]] == [True, True, False, True, False]
+    assert [request.how.is_complete for request in requests[:5]] == [True, True, False, True, False]
 
 
 def test_no_gain_anywhere_is_stalled() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import LocalStore
 
 from openreml_dist.errors import InputError
 from openreml_dist.store.grm import GrmStore, open_grm
 from openreml_dist.store.grm_writer import GrmWriter, create_grm, resume_grm
+from tests.helpers.grm import read_all
 
 N, CHUNK = 70, 16
 
@@ -46,43 +46,15 @@ def path(tmp_path: Path, dense: np.ndarray) -> Path:
     return tmp_path / "a.grm.zarr"
 
 
-def test_any_rows_and_columns_in_any_order(path: Path, dense: np.ndarray) -> None:
-    store = open_grm(str(path))
-    random = np.random.default_rng(2)
-    for size in (0, 1, 5, 40, N):
-        rows, columns = random.permutation(N)[:size], random.integers(0, N, size=N - size)
-        np.testing.assert_array_equal(store.read(rows, columns), dense[np.ix_(rows, columns)])
-    every = np.arange(N)
-    np.testing.assert_array_equal(store.read(every, every), dense)
-    with pytest.raises(IndexError):
-        store.read(every, np.array([N]))
-
-
-@pytest.mark.parametrize("cache_bytes", [1, 256_000_000])
-def test_each_chunk_under_the_request_is_read_once(
-    path: Path, dense: np.ndarray, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_grm(str(path), cache_bytes=cache_bytes)
-    read: list[str] = []
-    get = LocalStore.get
-
-    async def record(self: LocalStore, key: str, *args: object, **kwargs: object) -> object:
-        read.append(key)
-        return await get(self, key, *args, **kwargs)
-
-    monkeypatch.setattr(LocalStore, "get", record)
-    rows = columns = np.random.default_rng(3).permutation(np.arange(5, 40))  # tiles 0, 1, 2, both triangles
-    np.testing.assert_array_equal(store.read(rows, columns), dense[np.ix_(rows, columns)])
-    assert sorted(read) == [f"grm/c/{i}/{j}" for i in range(3) for j in range(i + 1)]
-    store.read(np.arange(32, 48), np.arange(32, 48))  # the last chunk read is always kept
-    assert len(read) == 6
+def test_what_is_read_is_what_was_written(path: Path, dense: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_all(open_grm(str(path))), dense)
 
 
 def test_store_opens_again_in_another_process(path: Path, dense: np.ndarray) -> None:
     store: GrmStore = pickle.loads(pickle.dumps(open_grm(str(path))))
     assert (store.num_samples, store.chunk_size, store.matches_iid_alone) == (N, CHUNK, False)
     assert store.family_id[3] == "F1" and store.sample_id[3] == "é3"
-    np.testing.assert_array_equal(store.read(np.arange(3), np.arange(9)), dense[:3, :9])
+    np.testing.assert_array_equal(store.read_chunk(1, 0), dense[16:32, :16])
 
 
 def test_only_the_lower_triangle_is_on_disk(path: Path) -> None:
@@ -103,9 +75,9 @@ def test_flipped_byte_is_named(path: Path) -> None:
     data = bytearray(chunk.read_bytes())
     data[100] ^= 1
     chunk.write_bytes(data)
-    store.read(np.arange(16), np.arange(16))
+    store.read_chunk(0, 0)
     with pytest.raises(InputError, match=r"a\.grm\.zarr: chunk grm/c/2/1 .*checksum"):
-        store.read(np.array([20]), np.array([40]))
+        store.read_chunk(2, 1)
 
 
 @pytest.mark.parametrize("size", [0, 2, 500])
@@ -113,7 +85,7 @@ def test_truncated_chunk_is_named(path: Path, size: int) -> None:
     chunk = path / "grm" / "c" / "2" / "1"
     chunk.write_bytes(chunk.read_bytes()[:size])
     with pytest.raises(InputError, match="grm/c/2/1"):
-        open_grm(str(path)).read(np.array([40]), np.array([20]))
+        open_grm(str(path)).read_chunk(2, 1)
 
 
 def test_deleted_chunk_is_named(path: Path) -> None:
@@ -122,7 +94,7 @@ def test_deleted_chunk_is_named(path: Path) -> None:
     with pytest.raises(InputError, match="grm/c/3/1 missing"):
         open_grm(str(path))
     with pytest.raises(InputError, match="grm/c/3/1"):  # deleted while the store is open
-        store.read(np.array([50]), np.array([20]))
+        store.read_chunk(3, 1)
 
 
 def test_unfinished_store_is_refused_and_resumes(tmp_path: Path, dense: np.ndarray) -> None:
@@ -137,14 +109,14 @@ def test_unfinished_store_is_refused_and_resumes(tmp_path: Path, dense: np.ndarr
     writer = resume_grm(str(path))
     assert writer.finished_tiles() == {(0, 0), (1, 0), (1, 1), (2, 0)}
     fill(writer, dense)
-    np.testing.assert_array_equal(open_grm(str(path)).read(np.arange(N), np.arange(N)), dense)
+    np.testing.assert_array_equal(read_all(open_grm(str(path))), dense)
 
 
 def test_diagonal_tile_is_made_symmetric(tmp_path: Path, dense: np.ndarray) -> None:
     writer = begin(tmp_path / "d.grm.zarr", n=10, chunk=10)
     writer.write_tile(0, 0, np.tril(dense[:10, :10]))
     writer.finalise()
-    np.testing.assert_array_equal(open_grm(str(tmp_path / "d.grm.zarr")).read(np.arange(10), np.arange(10)), dense[:10, :10])
+    np.testing.assert_array_equal(read_all(open_grm(str(tmp_path / "d.grm.zarr"))), dense[:10, :10])
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, dense: np.ndarray) -> None:

@@ -1,0 +1,73 @@
+"""Traces tr(P V_k) by random probes, alone or as the difference from exact traces at another θ.
+
+Legend: n samples, r parameters, s probes; Z (n, s) of ±1, so that E zᵀMz = tr M; h_k = zᵀP V_k z for each probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A θ where the traces are known exactly.
+
+    Attributes:
+        traces: (r,) tr(P V_k).
+        h: (r, s) what the probes say of them.
+    """
+
+    traces: Tensor
+    h: Tensor
+
+
+class Probes:
+    """Hutchinson probes, the same on every grid, with V_k Z for a V that is linear in θ, so that V_k does not change.
+
+    Near an anchor θ_a, tr(P V_k) is taken as its exact value there plus what the probes say of the difference. Its error
+    shrinks with the distance: common probes cancel.
+
+    Attributes:
+        Z: (n, s), replicated.
+        VZ: (r, n, s) with V_k Z, replicated, float32, the precision of stored kernels.
+        anchor: the last θ that had exact traces.
+
+    References: Hutchinson (1990), Commun Stat Simul 19:433.
+    """
+
+    def __init__(self, Z: Tensor, VZ: Tensor) -> None:
+        self.Z = Z
+        self.VZ = VZ
+        self.anchor: Anchor | None = None
+
+    def estimates(self, PZ: Tensor) -> Tensor:
+        """h (r, s), float64, from PZ (n, s). Local."""
+        h: Tensor = torch.stack([(PZ * VZ_k).sum(dim=0, dtype=torch.float64) for VZ_k in self.VZ])
+        return h
+
+    def drop_anchor(self, exact_traces: Tensor, PZ: Tensor) -> None:
+        """Take this θ as the anchor of later evaluations. Local."""
+        self.anchor = Anchor(exact_traces, self.estimates(PZ))
+
+    def traces(self, PZ: Tensor, anchored: bool) -> tuple[Tensor, Tensor]:
+        """tr(P V_k) (r,) and the covariance (r, r) of its Monte-Carlo error. Local."""
+        h = self.estimates(PZ)
+        known = torch.zeros_like(h[:, 0])
+        if anchored:
+            assert self.anchor is not None, "an exact evaluation comes first"
+            h, known = h - self.anchor.h, self.anchor.traces
+        return known + h.mean(dim=1), torch.cov(h).reshape(len(h), len(h)) / h.shape[1]
+
+
+def draw_probes(n: int, count: int, seed: int) -> Tensor:
+    """±1 with equal chances, (n, count) float32, from the seed alone; √n I, which makes no error, for n ≤ count. Local."""
+    if n <= count:
+        identity: Tensor = torch.eye(n)
+        return n**0.5 * identity
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (n, count), generator=generator, dtype=torch.int8)
+    Z: Tensor = signs.float() * 2 - 1
+    return Z
