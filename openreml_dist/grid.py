@@ -25,11 +25,31 @@ T = TypeVar("T")
 
 
 @dataclass
-class Traffic:
-    """What this rank has received since the grid was made."""
+class Counters:
+    """What this rank has computed in tiled linear algebra, and received, since the grid was made.
 
+    A multiplication and an addition are two flops; products with a triangle count as those with a full matrix, as they are done.
+    """
+
+    flops: int = 0
     bytes_received: int = 0
     messages_received: int = 0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A collective that is under way; its tensor must not be touched before ``wait`` has returned.
+
+    On the CPU ``wait`` blocks; on an accelerator it makes later work of the current stream wait, and the host goes on.
+    """
+
+    work: dist.Work | None = None
+
+    def wait(self) -> None:
+        """Wait for the end. Raises RankLostError if a peer is lost."""
+        if self.work is not None:
+            with _lost_ranks_named():
+                self.work.wait()
 
 
 @dataclass
@@ -47,7 +67,7 @@ class ProcessGrid:
     row_group: dist.ProcessGroup | None = None
     column_group: dist.ProcessGroup | None = None
     control_group: dist.ProcessGroup | None = None
-    traffic: Traffic = field(default_factory=Traffic)
+    counters: Counters = field(default_factory=Counters)
 
     @classmethod
     def single(cls, device: torch.device | str = "cpu") -> ProcessGrid:
@@ -104,19 +124,19 @@ class ProcessGrid:
         """Whether this is rank 0, which decides and prints."""
         return self.rank == 0
 
-    # Panels. Each is in place; the argument must be contiguous: gloo would send another matrix, silently.
+    # Numbers. Each is in place; the argument must be contiguous: gloo would send another matrix, silently.
 
-    def broadcast_in_row_(self, panel: Tensor, column: int) -> None:
-        """Send ``panel`` from the rank at ``column`` to its whole grid row. Collective over the grid row."""
-        self._broadcast_(panel, self.shape.rank(self.row, column), self.row_group)
+    def broadcast_in_row_(self, panel: Tensor, column: int) -> Transfer:
+        """Begin to send ``panel`` from the rank at ``column`` to its whole grid row. Collective over the grid row."""
+        return self._broadcast_(panel, self.shape.rank(self.row, column), self.row_group)
 
-    def broadcast_in_column_(self, panel: Tensor, row: int) -> None:
-        """Send ``panel`` from the rank at ``row`` to its whole grid column. Collective over the grid column."""
-        self._broadcast_(panel, self.shape.rank(row, self.column), self.column_group)
+    def broadcast_in_column_(self, panel: Tensor, row: int) -> Transfer:
+        """Begin to send ``panel`` from the rank at ``row`` to its whole grid column. Collective over the grid column."""
+        return self._broadcast_(panel, self.shape.rank(row, self.column), self.column_group)
 
     def broadcast_(self, values: Tensor, rank: int) -> None:
         """Send ``values`` from ``rank`` to every rank. Collective."""
-        self._broadcast_(values, rank, self.world_group)
+        self._broadcast_(values, rank, self.world_group).wait()
 
     def sum_(self, values: Tensor) -> Tensor:
         """Sum ``values`` over all ranks, in place, and return it. Collective."""
@@ -134,14 +154,15 @@ class ProcessGrid:
         """Sum over the grid column, in place. Collective over the grid column."""
         return self._reduce_(values, self.column_group)
 
-    def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> None:
+    def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> Transfer:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
-            return
+            return Transfer()
         assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
         with _lost_ranks_named():
-            dist.broadcast(values, src=source, group=group)
+            work = dist.broadcast(values, src=source, group=group, async_op=True)
         if source != self.rank:
             self._count(values)
+        return Transfer(work)
 
     def _reduce_(
         self, values: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
@@ -155,8 +176,8 @@ class ProcessGrid:
         return values
 
     def _count(self, values: Tensor) -> None:
-        self.traffic.bytes_received += values.numel() * values.element_size()
-        self.traffic.messages_received += 1
+        self.counters.bytes_received += values.numel() * values.element_size()
+        self.counters.messages_received += 1
 
     # Decisions and errors.
 

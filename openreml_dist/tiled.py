@@ -65,6 +65,10 @@ class TiledSymmetric:
         """This rank's part of block column j in tile rows ≥ first ≥ j, as a view (rows, columns of tile j)."""
         return self.slabs[j][self.rows.start(first) - self.rows.start(j) :]
 
+    def empty(self, *shape: int) -> Tensor:
+        """An uninitialised tensor of this precision on this device."""
+        return torch.empty(*shape, dtype=self.dtype, device=self.device)
+
     def num_bytes(self) -> int:
         """Bytes of this rank's slabs."""
         return sum(slab.numel() * slab.element_size() for slab in self.slabs.values())

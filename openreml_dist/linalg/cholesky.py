@@ -1,17 +1,17 @@
-"""Cholesky factor of a tiled symmetric matrix, right-looking.
+"""Cholesky factor of a tiled symmetric matrix, right-looking, with lookahead.
 
 Legend: n rows, T tiles a side, b rows a tile; P x Q ranks; k the tile that is eliminated, A what V has become by then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Panel
+from openreml_dist.linalg.panels import Packing, Panel, Update, multiply_, overlap
 from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.linalg.triangular import solve_lower, solve_lower_transposed
 from openreml_dist.tiled import TiledSymmetric
@@ -34,7 +34,7 @@ class CholeskyFactor:
 
 
 def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFactor:
-    """Factor V = LLᵀ in place, right-looking by tiles.
+    """Factor V = LLᵀ in place, right-looking by tiles; panel k + 1 is made and sent while panel k is used.
 
     Collective: every rank of ``V.grid`` calls it. Cost: n³/3 flops; a rank receives at most n²/2 · (1/P + 1/Q) numbers in
     panels, and n b/Q in diagonal tiles.
@@ -46,34 +46,46 @@ def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFa
         NotPositiveDefiniteError: on every rank, with the order of the failing leading minor.
     References: LAPACK dpotrf; SLATE src/potrf.cc.
     """
-    grid, layout = V.grid, V.layout
-    pivots, panel = Pivots(V), Panel(V)
-    for k in range(layout.num_tiles):
-        panel.resize(layout.extent(k))
-        if grid.column == k % grid.shape.columns:
-            # L[k, k] = chol(A[k, k])
-            L_kk = _share_diagonal_tile(V, pivots, k)
-            # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
-            if k in V.slabs:
-                below = V.below(k, k + 1)
-                below.copy_(torch.linalg.solve_triangular(L_kk.mT, below, upper=True, left=False))
-                panel.left.since(k + 1).copy_(below)
-        panel.share_below(k)
-        # A[j:, j] −= L[j:, k] · L[j, k]ᵀ  for each block column j > k
-        for j in V.slabs:
-            if j > k:
-                V.slabs[j].addmm_(panel.left.since(j), panel.right.tile(j).mT, alpha=-1)
-        progress(1 - (1 - (k + 1) / layout.num_tiles) ** 3)
+    T = V.layout.num_tiles
+    pivots, packing = Pivots(V), Packing.of(V, with_rows_before=False)
+    panel, coming = Panel(V), Panel(V)
+    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters)
+    for k in range(T - 1):
+        # A[j:, j] −= L[j:, k] · L[j, k]ᵀ  for each block column j > k, the next one first
+        _update(V, panel, k + 1).run_(V.grid.counters)
+        remaining = [_update(V, panel, j) for j in range(k + 2, T) if j in V.slabs]
+        overlap(_make_panel(V, pivots, coming, packing, k + 1), remaining, V.grid.counters)
+        panel, coming = coming, panel
+        progress(1 - (1 - (k + 1) / T) ** 3)
+    progress(1.0)
     return CholeskyFactor(V, pivots.finish())
 
 
-def _share_diagonal_tile(V: TiledSymmetric, pivots: Pivots, k: int) -> Tensor:
-    """Factor tile (k, k) on its owner and send L[k, k] down grid column k mod Q. Collective over that grid column."""
-    b = V.layout.extent(k)
-    if V.owns(k, k):
-        L_kk = pivots.factor(k)
-        V.tile(k, k).copy_(L_kk)
+def _update(V: TiledSymmetric, panel: Panel, j: int) -> Update:
+    """The update of block column j: empty where this rank has no tile of it."""
+    if j not in V.slabs:
+        nothing = V.empty(0, 0)
+        return Update(nothing, nothing, nothing)
+    return Update(V.slabs[j], panel.left.between(j, V.layout.num_tiles), panel.right.tile(j))
+
+
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Iterator[None]:
+    """Column k of L, in its place and on every rank that needs it. Collective; pauses where numbers travel."""
+    panel.resize(V.layout.extent(k))
+    if V.grid.column == k % V.grid.shape.columns:
+        # L[k, k] = chol(A[k, k]), and its inverse as the pivot
+        if V.owns(k, k):
+            L_kk = pivots.factor(k)
+            V.tile(k, k).copy_(L_kk)
+            panel.pivot.copy_(pivots.inverse_of_factor(L_kk))
+        transfer = V.grid.broadcast_in_column_(panel.pivot, row=k % V.grid.shape.rows)
+        yield
+        transfer.wait()
+        # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
+        if k in V.slabs:
+            below = panel.left.between(k + 1, V.layout.num_tiles)
+            multiply_(V.below(k, k + 1), panel.pivot.mT, below, V.grid.counters)
+            V.below(k, k + 1).copy_(below)
     else:
-        L_kk = torch.empty(b, b, dtype=V.dtype, device=V.device)
-    V.grid.broadcast_in_column_(L_kk, row=k % V.grid.shape.rows)
-    return L_kk
+        yield
+    yield from panel.share(k, packing, with_rows_before=False)

@@ -26,8 +26,16 @@ class Pivots:
         order = info + k * self.V.layout.tile_size
         self._failing = torch.where((info > 0) & (self._failing == 0), self.V.size + 1 - order, self._failing)
         self._log_determinant += 2 * L.diagonal().double().log().sum()
+        self.V.grid.counters.flops += L.shape[0] ** 3 // 3
         row_major: Tensor = L.contiguous()  # LAPACK's is column-major, and a collective would send its transpose
         return row_major
+
+    def inverse_of_factor(self, L: Tensor) -> Tensor:
+        """L⁻¹ of a lower triangular tile, row-major. Local."""
+        identity = torch.eye(L.shape[0], dtype=L.dtype, device=L.device)
+        inverse: Tensor = torch.linalg.solve_triangular(L, identity, upper=False)
+        self.V.grid.counters.flops += L.shape[0] ** 3
+        return inverse.contiguous()
 
     def finish(self) -> float:
         """log|V|. Collective.
@@ -40,10 +48,3 @@ class Pivots:
         if order <= n:
             raise NotPositiveDefiniteError(f"V is not positive definite: its leading minor of order {order} of {n} fails")
         return float(grid.sum_(self._log_determinant).item())
-
-
-def inverse_of_triangle(L: Tensor) -> Tensor:
-    """L⁻¹ of a lower triangular tile, row-major. Local."""
-    identity = torch.eye(L.shape[0], dtype=L.dtype, device=L.device)
-    inverse: Tensor = torch.linalg.solve_triangular(L, identity, upper=False)
-    return inverse.contiguous()

@@ -5,14 +5,15 @@ Legend: n rows, T tiles a side, b rows a tile; P x Q ranks; k the pivot tile, A 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Panel
-from openreml_dist.linalg.pivot import Pivots, inverse_of_triangle
+from openreml_dist.linalg.panels import Packing, Panel, Update, multiply_, overlap, wait
+from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -31,7 +32,8 @@ class Inverse:
 def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inverse:
     """Replace V by V⁻¹, tile by tile as pivot; statisticians know it as the sweep operator.
 
-    Every step is one rank-b update of the whole triangle, so that the ranks are busy alike from the first step to the last.
+    Every step is one rank-b update of the whole triangle, so that the ranks are busy alike from the first step to the last; the
+    panel of step k + 1 is made and sent while that of step k is used.
 
     Collective: every rank of ``V.grid`` calls it. Cost: n³ flops; a rank receives at most n²(1/P + 1/Q) numbers in panels, and
     n b (1/P + 1/Q) in pivots.
@@ -44,66 +46,85 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
     References: Bientinesi, Gunter & van de Geijn (2008), ACM TOMS 35(1):3, the one-sweep inversion; Goodnight (1979), The
         American Statistician 33:149, the sweep operator.
     """
-    pivots, panel = Pivots(V), Panel(V)
-    for k in range(V.layout.num_tiles):
-        panel.resize(V.layout.extent(k))
-        L_inv = _share_pivot(V, pivots, k)  # L⁻¹ with LLᵀ = A[k, k]
-        _compute_panel(V, panel, L_inv, k)
-        panel.share_before(k)
-        panel.share_below(k)
-        _update(V, panel, k)
-        _write_pivot(V, panel, L_inv, k)
-        progress((k + 1) / V.layout.num_tiles)
+    T = V.layout.num_tiles
+    pivots, packing = Pivots(V), Packing.of(V, with_rows_before=True)
+    panel, coming = Panel(V), Panel(V)
+    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters)
+    for k in range(T):
+        _write_pivot(V, panel, k)
+        if k + 1 < T:
+            for update in _updates_of_next_pivot(V, panel, k):
+                update.run_(V.grid.counters)
+        next_panel = _make_panel(V, pivots, coming, packing, k + 1) if k + 1 < T else iter(())
+        overlap(next_panel, list(_remaining_updates(V, panel, k)), V.grid.counters)
+        panel, coming = coming, panel
+        progress((k + 1) / T)
     return Inverse(V, pivots.finish())
 
 
-def _share_pivot(V: TiledSymmetric, pivots: Pivots, k: int) -> Tensor:
-    """L⁻¹ of the pivot on the ranks that hold tiles of row or column k; unset elsewhere. Collective."""
-    grid, b = V.grid, V.layout.extent(k)
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Iterator[None]:
+    """The panel of pivot k, on every rank that needs it. Collective; pauses where numbers travel."""
+    grid = V.grid
     row, column = k % grid.shape.rows, k % grid.shape.columns
-    L_inv = inverse_of_triangle(pivots.factor(k)) if V.owns(k, k) else torch.empty(b, b, dtype=V.dtype, device=V.device)
+    panel.resize(V.layout.extent(k))
+    # L⁻¹ with LLᵀ = A[k, k], on the ranks that hold tiles of row or column k
+    if V.owns(k, k):
+        panel.pivot.copy_(pivots.inverse_of_factor(pivots.factor(k)))
+    transfers = []
     if grid.column == column:
-        grid.broadcast_in_column_(L_inv, row)
+        transfers.append(grid.broadcast_in_column_(panel.pivot, row))
     if grid.row == row:
-        grid.broadcast_in_row_(L_inv, column)
-    return L_inv
-
-
-def _compute_panel(V: TiledSymmetric, panel: Panel, L_inv: Tensor, k: int) -> None:
-    """The parts of the panel that this rank's tiles of row and column k give. Local."""
+        transfers.append(grid.broadcast_in_row_(panel.pivot, column))
+    yield
+    wait(transfers)
     # U[j] = (L⁻¹ A[k, j])ᵀ for j < k
-    if V.grid.row == k % V.grid.shape.rows:
+    if grid.row == row:
         for j in V.columns.tiles:
             if j < k:
-                torch.mm(V.tile(k, j).mT, L_inv.mT, out=panel.right.tile(j))
+                multiply_(V.tile(k, j).mT, panel.pivot.mT, panel.right.tile(j), grid.counters)
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
-        torch.mm(V.below(k, k + 1), L_inv.mT, out=panel.left.since(k + 1))
+        multiply_(V.below(k, k + 1), panel.pivot.mT, panel.left.between(k + 1, V.layout.num_tiles), grid.counters)
+    yield from panel.share(k, packing, with_rows_before=True)
 
 
-def _update(V: TiledSymmetric, panel: Panel, k: int) -> None:
-    """A[i, j] −= s_i U[i] U[j]ᵀ for all i, j ≠ k, with s_i = −1 for i < k and +1 for i > k. Local."""
-    panel.left.before(k).neg_()
-    if k % V.grid.shape.rows == V.grid.row:
-        panel.left.tile(k).zero_()  # row k is written afterwards
+def _updates_of_next_pivot(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:
+    """A[i, j] −= s_i U[i] U[j]ᵀ where i or j is k + 1; A[k + 1, k] is written with the pivot. Local."""
+    T, left, right = V.layout.num_tiles, panel.left, panel.right
+    if k + 1 in V.slabs:
+        yield Update(V.slabs[k + 1], left.between(k + 1, T), right.tile(k + 1))
+    if V.grid.row == (k + 1) % V.grid.shape.rows:
+        for j in V.columns.tiles:
+            if j < k:
+                yield Update(V.tile(k + 1, j), left.tile(k + 1), right.tile(j))
+
+
+def _remaining_updates(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:
+    """A[i, j] −= s_i U[i] U[j]ᵀ for all other i, j ≠ k, with s_i = −1 for i < k and +1 for i > k. Local."""
+    T, left = V.layout.num_tiles, panel.left
     for j, slab in V.slabs.items():
-        if j != k:
-            slab.addmm_(panel.left.since(j), panel.right.tile(j).mT, alpha=-1)
+        if j < k:
+            top = V.rows.start(k) - V.rows.start(j)
+            yield Update(slab[:top], left.between(j, k), panel.right.tile(j), sign=-1)
+            yield Update(V.below(j, k + 2), left.between(k + 2, T), panel.right.tile(j))
+        elif j > k + 1:
+            yield Update(slab, left.between(j, T), panel.right.tile(j))
 
 
-def _write_pivot(V: TiledSymmetric, panel: Panel, L_inv: Tensor, k: int) -> None:
+def _write_pivot(V: TiledSymmetric, panel: Panel, k: int) -> None:
     """Row and column k of the inverse so far. Local."""
+    L_inv = panel.pivot
     # A[k, j] = L⁻ᵀ U[j]ᵀ for j < k
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                V.tile(k, j).copy_(L_inv.mT @ panel.right.tile(j).mT)
+                multiply_(L_inv.mT, panel.right.tile(j).mT, V.tile(k, j), V.grid.counters)
     # A[i, k] = −U[i] L⁻¹ for i > k
     if k in V.slabs:
-        V.below(k, k + 1).copy_(panel.left.since(k + 1) @ L_inv).neg_()
+        multiply_(panel.left.between(k + 1, V.layout.num_tiles), L_inv, V.below(k, k + 1), V.grid.counters).neg_()
     # A[k, k] = L⁻ᵀ L⁻¹
     if V.owns(k, k):
-        V.tile(k, k).copy_(L_inv.mT @ L_inv)
+        multiply_(L_inv.mT, L_inv, V.tile(k, k), V.grid.counters)
 
 
 def multiply(A: TiledSymmetric, B: Tensor) -> Tensor:
@@ -115,6 +136,7 @@ def multiply(A: TiledSymmetric, B: Tensor) -> Tensor:
         A: lower tiles (n, n), diagonal tiles full.
         B: (n, m), the same on every rank.
     """
+    A.grid.counters.flops += sum(2 * (slab.numel() + A.below(j, j + 1).numel()) for j, slab in A.slabs.items()) * B.shape[1]
     mine = A.rows.indices(B.device)
     B_rows = B[mine]
     rows = torch.zeros_like(B_rows)  # Σ_j A[i, j] B[j] over this rank's tiles on and below the diagonal

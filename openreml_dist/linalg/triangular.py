@@ -31,9 +31,11 @@ def solve_lower(L: TiledSymmetric, B: Tensor) -> Tensor:
             summed = grid.sum_in_row_(done[L.rows.rows(k)])
             if L.owns(k, k):
                 Z_k.copy_(torch.linalg.solve_triangular(L.tile(k, k), Z_k - summed, upper=False))
+                grid.counters.flops += len(Z_k) * Z_k.numel()
         grid.broadcast_(Z_k, layout.owner(k, k))
         if k in L.slabs:
             done[L.rows.start(k + 1) :].addmm_(L.below(k, k + 1), Z_k)
+            grid.counters.flops += 2 * L.below(k, k + 1).numel() * B.shape[1]
     return Z
 
 
@@ -56,8 +58,10 @@ def solve_lower_transposed(L: TiledSymmetric, Z: Tensor) -> Tensor:
             summed = torch.zeros_like(B_k)
             if k in L.slabs:
                 summed.addmm_(L.below(k, k + 1).mT, B[mine[L.rows.start(k + 1) :]])
+                grid.counters.flops += 2 * L.below(k, k + 1).numel() * B.shape[1]
             grid.sum_in_column_(summed)
             if L.owns(k, k):
                 B_k.copy_(torch.linalg.solve_triangular(L.tile(k, k).mT, B_k - summed, upper=True))
+                grid.counters.flops += len(B_k) * B_k.numel()
         grid.broadcast_(B_k, layout.owner(k, k))
     return B

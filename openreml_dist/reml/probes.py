@@ -5,6 +5,7 @@ Legend: n samples, r parameters, s probes; Z (n, s) of ±1, so that E zᵀMz = t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +66,7 @@ class Probes:
 def draw_probes(n: int, count: int, seed: int) -> Tensor:
     """±1 with equal chances, (n, count) float32, from the seed alone; √n I, which makes no error, for n ≤ count. Local."""
     if n <= count:
-        identity: Tensor = torch.eye(n)
-        return n**0.5 * identity
+        return math.sqrt(n) * torch.eye(n)
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (n, count), generator=generator, dtype=torch.int8)
-    Z: Tensor = signs.float() * 2 - 1
-    return Z
+    return signs.float() * 2 - 1

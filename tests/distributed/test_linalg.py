@@ -98,9 +98,9 @@ def traffic(rows: int, columns: int, n: int, tile_size: int) -> dict[str, int]:
     grid = ProcessGrid.connect(rows, columns)
     counts = {}
     for factorise in (sweep_inverse_, cholesky_):
-        grid.traffic.bytes_received = 0
+        grid.counters.bytes_received = 0
         factorise(tiled(random_positive_definite(n), tile_size, grid))
-        counts[factorise.__name__] = grid.traffic.bytes_received
+        counts[factorise.__name__] = grid.counters.bytes_received
     return counts
 
 
