@@ -104,11 +104,14 @@ class SolverConfig:
     tolerance_loglik: float = 1e-9  # ... nor raise logL by more, beyond its rounding
     lrt: bool = True  # refit without the first GRM for the likelihood-ratio test
     kernel_cache_gb: float = 1.0  # host memory a rank may use to keep the stored tiles it has read
+    traces: str = "auto"  # auto (exact at the end), exact (always), hutchinson (random probes to the end)
+    num_probes: Optional[int] = None  # None is 64, and 128 for hutchinson
+    seed: int = 1  # of the probes
 
 
 @dataclass
 class GridConfig:
-    """P x Q process grid; None is chosen as square as the ranks allow, with P <= Q."""
+    """P x Q process grid; None is chosen as square as the ranks allow, with P >= Q."""
 
     rows: Optional[int] = None
     columns: Optional[int] = None
@@ -122,6 +125,25 @@ class LauncherConfig:
     device: str = "auto"  # auto, cpu, cuda
     threads: Optional[int] = None  # a rank; None shares the cores given among the ranks of a host
     timeout_seconds: float = 600.0  # of one exchange between ranks
+
+
+@dataclass
+class PlanConfig:
+    """``openreml-plan``: memory and time of a fit before it is started, or the rates of this machine."""
+
+    mode: str = "plan"  # plan, or calibrate
+    num_samples: Optional[int] = None
+    num_kernels: int = 1  # GRMs
+    num_fixed: int = 1  # columns of X
+    ranks: int = 1
+    machine: str = "this"  # this, h100-nvlink, h100-ib, a100
+    grid: GridConfig = field(default_factory=GridConfig)
+    tile_size: Optional[int] = None  # None is that of openreml-fit
+    threads: Optional[int] = None  # of a rank on a CPU; None shares the cores
+    chunk_size: int = 1024  # of the stores
+    kernel_cache_gb: float = 1.0  # host memory a rank may use to keep stored tiles
+    memory_gb: Optional[float] = None  # of a rank; None is what the machine has
+    read_gb_per_second: Optional[float] = None  # of a rank, from the stores
 
 
 @dataclass

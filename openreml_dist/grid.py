@@ -28,7 +28,7 @@ T = TypeVar("T")
 class Counters:
     """What this rank has computed in tiled linear algebra, and received, since the grid was made.
 
-    A multiplication and an addition are two flops; products with a triangle count as those with a full matrix, as they are done.
+    A multiplication and an addition are two flops; products with a triangle count as full ones, as they are done.
     """
 
     flops: int = 0

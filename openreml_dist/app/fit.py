@@ -62,9 +62,10 @@ def _fit(run: Run, launcher: str) -> int:
     """Read, fit, test, report. Collective."""
     import torch
 
+    from openreml_dist.app.forecast import forecast
     from openreml_dist.app.lrt import likelihood_ratio_tests
-    from openreml_dist.app.model import read_model, starting_point
-    from openreml_dist.app.results import write_results
+    from openreml_dist.app.model import planned_model, read_model, starting_point, traces_settings
+    from openreml_dist.app.results import profile_of_rank, write_results
     from openreml_dist.reml import Stopping
 
     log_to_file(run.directory, run.grid.rank)
@@ -81,12 +82,14 @@ def _fit(run: Run, launcher: str) -> int:
     solver = run.settings.solver
     reml = run.reml(covariance)
     run.terminal.say(_model_line(reml, X.shape[1]))
+    run.terminal.say(*forecast(run, reml.layout, planned_model(solver, covariance, X.shape[1])))
     result = reml.fit(
         y,
         X,
         starting_point(solver, covariance.parameters),
         constrain=solver.constrain,
         stopping=Stopping(solver.max_iter, solver.tolerance_theta, solver.tolerance_loglik),
+        **traces_settings(solver),
         report=lambda iteration: _record(run, iteration, covariance.parameters),
     )
     run.timings["fit"] = time.perf_counter() - ready
@@ -95,9 +98,10 @@ def _fit(run: Run, launcher: str) -> int:
 
     tests = likelihood_ratio_tests(run, covariance, result, y, X)
     run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
+    profile = run.grid.gather(profile_of_rank(run.grid))
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
-            write_results(run, inputs, result, tests)
+            write_results(run, inputs, result, tests, profile)
     run.terminal.result(result, inputs.fixed_names, tests)
     files = ", ".join(str(run.directory / name) for name in (RESULT, "result.hsq", "convergence.png"))
     run.terminal.say("", f"{result.status}: {files}")
@@ -116,11 +120,9 @@ def _first_line(run: Run, launcher: str) -> str:
 
 
 def _model_line(reml: REML, num_fixed: int) -> str:
-    layout = reml.layout
-    fullest = max(sum(layout.extent(i) * layout.extent(j) for i, j in layout.tiles(rank)) for rank in range(layout.grid.size))
     return (
-        f"model: {' + '.join(reml.covariance.parameters)}; {layout.size:,} samples, {num_fixed} fixed effects; "
-        f"tiles of {layout.tile_size}, {8 * fullest / 1e9:.2f} GB of V on the fullest rank"
+        f"model: {' + '.join(reml.covariance.parameters)}; {reml.layout.size:,} samples, {num_fixed} fixed effects; "
+        f"tiles of {reml.layout.tile_size}"
     )
 
 

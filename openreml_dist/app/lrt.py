@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from openreml_dist.app.model import traces_settings
 from openreml_dist.app.report import Tests
 from openreml_dist.app.run import Run
 from openreml_dist.covariance import Covariance
@@ -30,4 +31,4 @@ def _refit_without_first(run: Run, covariance: Covariance, fit: FitResult, y: Te
         start = start.clamp_min(SMALLEST_START * float(fit.theta.sum()))
     stopping = Stopping(run.settings.solver.max_iter, tolerance_theta=1e-3)  # ℓ is flat there: good to 1e-6
     reduced = run.reml(Covariance(covariance.terms[1:]))
-    return reduced.fit(y, X, start, constrain=constrain, stopping=stopping).loglik
+    return reduced.fit(y, X, start, constrain=constrain, stopping=stopping, **traces_settings(run.settings.solver)).loglik

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,11 @@ from openreml_dist.config import DataConfig, FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.plan.memory import Model
+from openreml_dist.reml.evaluation import METHODS
 from openreml_dist.store.grm import open_grm
+
+AUTO_PROBES, HUTCHINSON_PROBES = 64, 128  # by default; the latter leave a Monte-Carlo error of about a tenth of an SE
 
 
 def check_settings(settings: FitConfig) -> None:
@@ -36,6 +41,8 @@ def check_settings(settings: FitConfig) -> None:
         ),
         ("solver.tolerance_theta", solver.tolerance_theta, solver.tolerance_theta > 0, "a tolerance above 0"),
         ("solver.tolerance_loglik", solver.tolerance_loglik, solver.tolerance_loglik > 0, "a tolerance above 0"),
+        ("solver.traces", solver.traces, solver.traces in METHODS, f"one of {', '.join(METHODS)}"),
+        ("solver.num_probes", solver.num_probes, solver.num_probes is None or solver.num_probes > 1, "a number, at least 2"),
         ("solver.kernel_cache_gb", solver.kernel_cache_gb, 0 <= solver.kernel_cache_gb < math.inf, "a size of memory"),
         ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
         ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
@@ -91,6 +98,25 @@ def component_names(paths: list[str]) -> list[str]:
     if twice:
         raise ConfigError(f"data.grm: components are named after their stores, which must differ: {', '.join(sorted(twice))}")
     return names
+
+
+def traces_settings(solver: SolverConfig) -> dict[str, Any]:
+    """The arguments of ``REML.fit`` that say where traces come from."""
+    num_probes = solver.num_probes or (HUTCHINSON_PROBES if solver.traces == "hutchinson" else AUTO_PROBES)
+    return {"traces": solver.traces, "num_probes": num_probes, "seed": solver.seed}
+
+
+def planned_model(solver: SolverConfig, covariance: Covariance, num_fixed: int) -> Model:
+    """The model as the planner sees it."""
+    kernels = [term for term in covariance.terms if isinstance(term, Kernel)]
+    return Model(
+        num_kernels=len(kernels),
+        num_generated=len(covariance.terms) - len(kernels),
+        num_fixed=num_fixed,
+        num_probes=0 if solver.traces == "exact" else traces_settings(solver)["num_probes"],
+        chunk_size=max(kernel.chunk_size for kernel in kernels),
+        cache_bytes=1e9 * solver.kernel_cache_gb,
+    )
 
 
 def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str:

@@ -65,6 +65,7 @@ def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests, num_
         "phenotypic_variance": fit.total[0],
         "phenotypic_variance_se": fit.total[1],
         "theta_covariance": fit.theta_covariance.tolist(),
+        "monte_carlo_se": fit.monte_carlo_se.tolist(),
         "fixed_effects": [
             {"name": name, "estimate": estimate, "se": se}
             for name, estimate, se in zip(fixed_names, fit.beta.tolist(), beta_se, strict=True)
@@ -87,6 +88,8 @@ def step_record(iteration: Iteration, parameters: tuple[str, ...]) -> dict[str, 
         "at_bound": [name for name, held in zip(parameters, iteration.at_lower.tolist(), strict=True) if held],
         "largest_move_se": iteration.largest_move,
         "evaluations": iteration.evaluations,
+        "evaluation": str(step.evaluation),
+        "monte_carlo_error_se": iteration.noise,
         "trace_error": step.trace_error,
         "seconds": step.seconds,
     }

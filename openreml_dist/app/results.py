@@ -17,6 +17,7 @@ from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.samples import Inputs
 from openreml_dist.config import DataConfig
+from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml import FitResult
 from openreml_dist.store.grm import open_grm
 
@@ -29,7 +30,7 @@ defaults:
 """
 
 
-def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests) -> None:
+def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests, profile: list[dict[str, int]]) -> None:
     """config.yaml, result.hsq, convergence.png and, last, result.json, which says that the run is finished. Local: rank 0."""
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
@@ -42,6 +43,7 @@ def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests)
         "dropped": inputs.dropped,
         "num_ranks": run.grid.shape.size,
         "timings": run.timings,
+        "profile": profile,
         "versions": report.versions(),
         "inputs": input_digests(run.settings.data),
         "command": sys.argv,
@@ -61,3 +63,11 @@ def input_digests(data: DataConfig) -> dict[str, str]:
         attributes = json.dumps(open_grm(path).attributes, sort_keys=True)
         digests[path] = hashlib.sha256(attributes.encode()).hexdigest()
     return digests
+
+
+def profile_of_rank(grid: ProcessGrid) -> dict[str, int]:
+    """What this rank has computed in tiled linear algebra and received, and the most memory it has held. Local."""
+    from resource import RUSAGE_SELF, getrusage
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"rank": grid.rank, **asdict(grid.counters), "peak_memory_bytes": unit * getrusage(RUSAGE_SELF).ru_maxrss}

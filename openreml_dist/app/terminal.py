@@ -12,6 +12,7 @@ from openreml_dist.app.report import Tests
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
+from openreml_dist.reml.evaluation import LARGEST_NOISE
 
 SECONDS_BEFORE_BAR = 2.0
 
@@ -37,6 +38,12 @@ class Terminal:
         for line in lines:
             self._console.print(line, markup=False)
 
+    def show(self, *tables: Table) -> None:
+        """Print tables, with an empty line before each."""
+        for table in tables:
+            self.say("")
+            self._console.print(table)
+
     def phase(self, name: str) -> Report:
         """Watch a phase: what is returned takes the finished share, and shows a bar once the phase has lasted a while."""
         if self._bar.disable:
@@ -61,7 +68,7 @@ class Terminal:
         """One line: ℓ, components, how far the next step would go, time."""
         if self._header_is_due:
             names = "".join(f"{name[:14]:>15}" for name in parameters)
-            self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}")
+            self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}  traces")
             self._header_is_due = False
         step = iteration.step
         values = "".join(f"{value:15.6g}" for value in step.theta.tolist())
@@ -69,7 +76,8 @@ class Terminal:
         bounds = "  at bound" if bool(iteration.at_lower.any()) else ""
         trials = f"  {iteration.evaluations} evaluations" if iteration.evaluations > 1 else ""
         self.say(
-            f"{iteration.number:4d}{step.loglik:16.5f}{values}{iteration.largest_move:14.1e}{seconds:9.2f}{bounds}{trials}"
+            f"{iteration.number:4d}{step.loglik:16.5f}{values}{iteration.largest_move:14.1e}{seconds:9.2f}"
+            f"  {step.evaluation}{bounds}{trials}"
         )
 
     def result(self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests) -> None:
@@ -89,6 +97,11 @@ class Terminal:
             f"logL {fit.loglik:.5f}   without genetic terms {tests.loglik_null:.5f}   "
             f"LRT {tests.lrt:.3f}   p = {tests.pvalue:.4g} ({tests.pvalue_note})"
         )
+        noise = float((fit.monte_carlo_se / fit.standard_errors).nan_to_num().max())
+        if noise > LARGEST_NOISE:
+            errors = zip(fit.parameters, fit.monte_carlo_se.tolist(), strict=True)
+            listed = ", ".join(f"{name} {_six(error)}" for name, error in errors)
+            self.say(f"Monte-Carlo error of the variances, beside their SE: {listed} (at most {noise:.0%} of the SE)")
         for warning in warnings(fit):
             self.say(f"warning: {warning}")
 

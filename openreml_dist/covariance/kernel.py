@@ -77,6 +77,11 @@ class Kernel(VarianceComponent):
             raise InputError(f"kernel {name}: the matrix is not symmetric")
         return cls(_Array(matrix), np.arange(matrix.shape[0]), name)
 
+    @property
+    def chunk_size(self) -> int:
+        """Rows of a chunk of the source."""
+        return self._source.chunk_size
+
     def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
         """K on ``rows`` x ``columns``."""
         cached = self._cached.get((rows, columns))

@@ -55,12 +55,19 @@ class Projection:
     Collective to make and to apply.
     """
 
-    def __init__(self, V_inv: Inverse | CholeskyFactor, X: Design) -> None:
+    def __init__(self, V_inv: Inverse | CholeskyFactor, X: Design, V_inv_Q: Tensor) -> None:
         self._V_inv = V_inv
         self._X = X
-        V_inv_Q = V_inv @ X.Q
         self._C = torch.linalg.cholesky(X.Q.mT @ V_inv_Q)
         self.W = torch.linalg.solve_triangular(self._C, V_inv_Q.mT, upper=False).mT.contiguous()
+
+    @classmethod
+    def with_product(cls, V_inv: Inverse | CholeskyFactor, X: Design, B: Tensor) -> tuple[Projection, Tensor]:
+        """P, and PB for a replicated B (n, m), from one product with V⁻¹. Collective."""
+        p = X.Q.shape[1]
+        product = V_inv @ torch.cat([X.Q, B], dim=1)
+        P = cls(V_inv, X, product[:, :p])
+        return P, product[:, p:] - P.W @ (P.W.mT @ B)
 
     def __matmul__(self, B: Tensor) -> Tensor:
         """PB for a replicated B (n,) or (n, m). Collective."""

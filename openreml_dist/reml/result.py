@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openreml_dist.reml.driver import Iteration, Outcome, Status
+from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
+from openreml_dist.reml.trust import positive_definite
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class FitResult:
         parameters: names (r).
         theta: (r,) estimates.
         theta_covariance: (r, r) inverse average information of the free parameters, nan for those on their bound.
+        monte_carlo_se: (r,) error of the estimates due to random probes, beside their standard errors; 0 without probes.
         at_lower: (r,) parameters on their lower bound.
         loglik: REML log-likelihood without −½(n−p) log 2π.
         beta: (p,) fixed effects.
@@ -46,6 +48,7 @@ class FitResult:
     parameters: tuple[str, ...]
     theta: Tensor
     theta_covariance: Tensor
+    monte_carlo_se: Tensor
     at_lower: Tensor
     loglik: float
     beta: Tensor
@@ -62,6 +65,7 @@ class FitResult:
             parameters,
             step.theta,
             sampling_covariance(step.AI, outcome.last.at_lower),
+            monte_carlo_errors(step, positive_definite(step.AI), outcome.last.at_lower),
             outcome.last.at_lower,
             step.loglik,
             step.beta,

@@ -107,8 +107,8 @@ def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress, how: Evaluati
     # either way V is overwritten
     V_inv = sweep_inverse_(V, phase("invert V")) if how.traces is Traces.EXACT else cholesky_(V, phase("factor V"))
     watch.lap("invert" if how.traces is Traces.EXACT else "factor")
-    P = Projection(V_inv, problem.X)
-    Py, PZ = _split(P @ _joined(y, probes))
+    P, PyZ = Projection.with_product(V_inv, problem.X, _joined(y, probes))
+    Py, PZ = PyZ[:, 0].contiguous(), PyZ[:, 1:]
     watch.lap("project")
     if how.traces is Traces.EXACT:
         T, traces = covariance.contract(P, Py, theta, phase("traces"))  # t_k = V_k P y, tr(P V_k)
@@ -145,11 +145,6 @@ def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress, how: Evaluati
 def _joined(y: Tensor, probes: Probes | None) -> Tensor:
     """[y Z] (n, 1 + s)."""
     return y[:, None] if probes is None else torch.cat([y[:, None], probes.Z.to(y.dtype)], dim=1)
-
-
-def _split(PyZ: Tensor) -> tuple[Tensor, Tensor]:
-    """Py (n,) and PZ (n, s)."""
-    return PyZ[:, 0].contiguous(), PyZ[:, 1:]
 
 
 def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress, dtype: torch.dtype = torch.float64) -> float:

@@ -105,7 +105,7 @@ def test_two_nodes_agree_with_one_process(slurm: Slurm, cohort: Cohort, tmp_path
     alone = fit("alone", tmp_path / "alone", *cohort.data())
     job = slurm.run(tmp_path / "slurm", *cohort.data())
     assert job.exit_code == 0, job.log
-    assert "openreml-fit on 2 ranks (slurm), grid 1 x 2, cpu, 1 thread a rank" in job.log
+    assert "openreml-fit on 2 ranks (slurm), grid 2 x 1, cpu, 1 thread a rank" in job.log
     assert job.log.count("openreml-fit on") == 1
     result = json.loads((job.run_dir / "result.json").read_text())
     assert result["status"] == "converged"

@@ -57,8 +57,8 @@ def test_default_tile_size_gives_every_rank_a_tile(rows: int, columns: int, extr
 @pytest.mark.parametrize(
     ("num_ranks", "rows", "columns", "expected"),
     [
-        (1, None, None, (1, 1)), (2, None, None, (1, 2)), (6, None, None, (2, 3)), (7, None, None, (1, 7)),
-        (12, None, None, (3, 4)), (4, 4, None, (4, 1)), (4, None, 2, (2, 2)), (6, 3, 2, (3, 2)),
+        (1, None, None, (1, 1)), (2, None, None, (2, 1)), (6, None, None, (3, 2)), (7, None, None, (7, 1)),
+        (12, None, None, (4, 3)), (4, 4, None, (4, 1)), (4, None, 2, (2, 2)), (6, 3, 2, (3, 2)),
     ],
 )  # fmt: skip
 def test_grid_is_as_square_as_it_goes_or_as_asked(

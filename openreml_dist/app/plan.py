@@ -1,0 +1,133 @@
+"""``openreml-plan``: what a fit will take, before it is started; and the rates of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.plan_tables import head, machine_table, memory_table, time_table
+from openreml_dist.config import PlanConfig
+from openreml_dist.errors import ConfigError
+from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
+from openreml_dist.plan.cost import Plan, plan
+from openreml_dist.plan.machine import as_json, calibration_file, load_machine
+from openreml_dist.plan.memory import Model, least_ranks
+
+
+def main() -> None:
+    """Entry point."""
+    exit_with("plan", lambda: compose("plan", PlanConfig, run))
+
+
+def run(settings: PlanConfig) -> int:
+    """Calibrate, or print a plan.
+
+    Returns:
+        0; a plan that does not fit is an error.
+    """
+    if settings.mode not in ("plan", "calibrate"):
+        raise ConfigError(f"mode: {settings.mode!r} is neither plan nor calibrate")
+    return _calibrate() if settings.mode == "calibrate" else _plan(settings)
+
+
+def _calibrate() -> int:
+    from openreml_dist.app.run_directory import write_text
+    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.plan.calibrate import calibrate
+
+    terminal, path = Terminal(0), calibration_file()
+    machine = calibrate(_read_a_store, lambda what: terminal.say(f"measuring: {what}"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, as_json(machine))
+    terminal.show(machine_table(machine))
+    terminal.say("", f"kept for openreml-plan and openreml-fit: {path}")
+    return 0
+
+
+def _read_a_store(folder: Path) -> Iterator[int]:
+    """Write a GRM of 16 chunks, then read it, from the page cache."""
+    import numpy as np
+
+    from openreml_dist.store.grm import lower_tiles, open_grm
+    from openreml_dist.store.grm_writer import create_grm
+
+    n, chunk = 5000, 1000
+    ids = np.arange(n).astype(str)
+    path = str(folder / "calibrate.grm.zarr")
+    writer = create_grm(path, family_id=ids, sample_id=ids, chunk_size=chunk, settings={}, attributes={})
+    for i, j in writer.unfinished_tiles():
+        writer.write_tile(i, j, np.eye(chunk, dtype=np.float32) if i == j else np.zeros((chunk, chunk), dtype=np.float32))
+    writer.finalise()
+    store = open_grm(path)
+    for i, j in sorted(lower_tiles(n, chunk)):
+        yield store.read_chunk(i, j).nbytes
+
+
+def _plan(settings: PlanConfig) -> int:
+    from openreml_dist.app.terminal import Terminal
+
+    size = check(settings)
+    machine = load_machine(settings.machine)
+    if machine.cores:
+        machine = machine.shared_by(settings.ranks, settings.threads or max(1, machine.cores // settings.ranks))
+        machine = replace(machine, memory_bytes=machine.memory_bytes / settings.ranks)
+    if settings.memory_gb is not None:
+        machine = replace(machine, memory_bytes=1e9 * settings.memory_gb)
+    if settings.read_gb_per_second is not None:
+        machine = replace(machine, read_bytes=1e9 * settings.read_gb_per_second)
+    grid = GridShape.choose(settings.ranks, settings.grid.rows, settings.grid.columns)
+    tile_size = settings.tile_size or choose_tile_size(size, grid, on_gpu=machine.cores == 0)
+    model = Model(
+        num_kernels=settings.num_kernels,
+        num_fixed=settings.num_fixed,
+        chunk_size=settings.chunk_size,
+        cache_bytes=1e9 * settings.kernel_cache_gb,
+    )
+    made = plan(TileLayout(size, tile_size, grid), model, machine)
+    terminal = Terminal(0)
+    terminal.say(head(made, model))
+    terminal.show(memory_table(made), time_table(made))
+    refuse_if_too_large(made, model)
+    return 0
+
+
+def check(settings: PlanConfig) -> int:
+    """Refuse numbers that no run could have; the number of samples.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name in ("num_samples", "num_kernels", "num_fixed", "ranks", "tile_size", "chunk_size", "threads", "memory_gb"):
+        value = getattr(settings, name)
+        if value is not None and value < (0 if name == "num_kernels" else 1):
+            raise ConfigError(f"{name}: {value} is too small")
+    if settings.num_samples is None:
+        raise ConfigError("num_samples is not given: openreml-plan num_samples=100000 ranks=8 machine=h100-nvlink")
+    return settings.num_samples
+
+
+def refuse_if_too_large(made: Plan, model: Model) -> None:
+    """Raise if a rank has less memory than it needs.
+
+    Raises:
+        ConfigError: with the least number of ranks that would do.
+    """
+    machine, needed = made.machine, made.memory
+    on_device = machine.cores == 0
+    bytes_needed = needed.on_device if on_device else needed.total
+    if bytes_needed <= machine.memory_bytes:
+        return
+    layout = made.layout
+    enough = least_ranks(layout.size, layout.tile_size, model, machine.memory_bytes, on_device)
+    advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
+    raise ConfigError(
+        f"does not fit: {layout.size:,} samples on {layout.grid.size} "
+        f"{'rank' if layout.grid.size == 1 else 'ranks'} take {bytes_needed / 1e9:.1f} GB on the fullest rank, which has "
+        f"{machine.memory_bytes / 1e9:.1f} GB; {advice}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a fit will cost, before anything is allocated: work, memory and time, from arithmetic alone."""

@@ -1,0 +1,120 @@
+"""Bytes that a rank will hold during a fit, by part.
+
+Legend: n samples, p fixed effects, r parameters, s probes, b rows a tile; P x Q ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from openreml_dist.layout import GridShape, TileLayout
+from openreml_dist.plan.work import Geometry
+
+SINGLE, DOUBLE = 4, 8  # bytes of a number
+PANELS = 2  # one is used, the next one travels
+CHUNKS = 4  # one is used, READ_AHEAD are being read, one waits
+TILES = 4  # the factor of a pivot, its inverse, and what LAPACK makes of them
+
+
+@dataclass(frozen=True)
+class Model:
+    """What decides about memory and time, beside the tiling.
+
+    Attributes:
+        num_kernels: stored relationship matrices.
+        num_generated: terms that are made tile by tile, the residual among them.
+        num_fixed: columns of X.
+        num_probes: random probes, 0 without.
+        chunk_size: rows of a stored chunk.
+        cache_bytes: host memory that a rank may spend on stored tiles.
+    """
+
+    num_kernels: int = 1
+    num_generated: int = 1
+    num_fixed: int = 1
+    num_probes: int = 64
+    chunk_size: int = 1024
+    cache_bytes: float = 1e9
+
+    @property
+    def num_parameters(self) -> int:
+        """r: a variance a term."""
+        return self.num_kernels + self.num_generated
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the fullest rank.
+
+    Attributes:
+        matrix: its tiles of V.
+        panels: panels in flight, and what is packed for a message.
+        vectors: blocks of n numbers a column that every rank holds.
+        tiles: single tiles in use.
+        kernels: stored tiles that are kept in host memory.
+        chunks: stored chunks being read, in host memory.
+    """
+
+    matrix: float
+    panels: float
+    vectors: float
+    tiles: float
+    kernels: float
+    chunks: float
+
+    @property
+    def on_device(self) -> float:
+        """What must fit into an accelerator."""
+        return self.matrix + self.panels + self.vectors + self.tiles
+
+    @property
+    def total(self) -> float:
+        """All of it, as a rank on a CPU holds it."""
+        return self.on_device + self.kernels + self.chunks
+
+    def parts(self) -> dict[str, float]:
+        """Bytes by part."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def memory(layout: TileLayout, model: Model) -> Memory:
+    """Memory of the rank that holds most, in the iterations in float64."""
+    g = Geometry(layout)
+    P, Q, b = layout.grid.rows, layout.grid.columns, layout.tile_size
+    fullest = float(g.words.max())
+    rows, columns = float(g.rows_since[0].max()), float(g.columns_since[0].max())
+    panels = PANELS * (rows + columns + b) * b
+    if P != Q:
+        panels += (rows if Q > 1 else 0) * b + (columns if P > 1 else 0) * b
+    kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
+    whole_chunk = min(model.chunk_size, layout.size) ** 2
+    return Memory(
+        matrix=DOUBLE * fullest,
+        panels=DOUBLE * panels,
+        vectors=vectors(layout.size, rows, model),
+        tiles=DOUBLE * TILES * min(b, layout.size) ** 2,
+        kernels=kept,
+        chunks=SINGLE * CHUNKS * whole_chunk if model.num_kernels else 0.0,
+    )
+
+
+def vectors(n: int, rows: float, model: Model) -> float:
+    """Bytes of replicated blocks of vectors: those of the whole fit, and those of the product V⁻¹[y Z], the widest."""
+    p, r, s = model.num_fixed, model.num_parameters, model.num_probes
+    whole_fit = DOUBLE * n * (1 + 2 * p) + SINGLE * n * s * (1 + r)  # y, X, Q; Z and V_k Z
+    product = DOUBLE * (3 * n + 2 * rows) * (s + 1)  # B, V⁻¹B, PB, and the rows of this rank in and out
+    return whole_fit + product + DOUBLE * n * (p + r)  # W and T
+
+
+MOST_RANKS = 4096
+
+
+def least_ranks(size: int, tile_size: int, model: Model, bytes_a_rank: float, on_device: bool) -> int | None:
+    """The smallest power of two of ranks whose share fits; None if not even ``MOST_RANKS`` suffice."""
+    ranks = 1
+    while ranks <= MOST_RANKS:
+        needed = memory(TileLayout(size, tile_size, GridShape.choose(ranks)), model)
+        if (needed.on_device if on_device else needed.total) <= bytes_a_rank:
+            return ranks
+        ranks *= 2
+    return None
