@@ -45,6 +45,10 @@ class Transfer:
 
     work: dist.Work | None = None
 
+    def has_arrived(self) -> bool:
+        """Whether ``wait`` would return at once. Local."""
+        return self.work is None or self.work.is_completed()
+
     def wait(self) -> None:
         """Wait for the end. Raises RankLostError if a peer is lost."""
         if self.work is not None:

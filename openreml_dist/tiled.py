@@ -47,6 +47,11 @@ class TiledSymmetric:
         """Where this rank keeps its tiles."""
         return self.grid.device
 
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether the host runs ahead of the device."""
+        return self.device.type != "cpu"
+
     def owns(self, i: int, j: int) -> bool:
         """Whether this rank stores tile (i, j)."""
         return self.layout.owner(i, j) == self.grid.rank

@@ -9,7 +9,7 @@ Numbers travel while the caller computes: what sends them is a generator that pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,25 +61,25 @@ class Panel:
         self.right.resize(b)
         self.pivot = self._pivot_memory[: b * b].view(b, b)
 
-    def share(self, k: int, packing: Packing, with_rows_before: bool) -> Iterator[None]:
+    def share(self, k: int, packing: Packing, with_rows_before: bool) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
 
         And, if wanted, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
         (n − (k+1)b)(1/P + 1/Q) b numbers, and kb(1/P + 1/Q) b for the rows before.
 
         Yields:
-            Whenever numbers are on their way.
+            The messages that are under way.
         """
         T, grid = self.V.layout.num_tiles, self.grid
         transfers = [grid.broadcast_in_row_(self.left.between(k + 1, T), column=k % grid.shape.columns)]
         if with_rows_before:
             transfers.append(grid.broadcast_in_column_(self.right.between(0, k), row=k % grid.shape.rows))
-        yield
+        yield transfers
         wait(transfers)
         copies = [_Copy(self.left, self.right, range(k + 1, T), grid.row, grid.broadcast_in_column_, packing.of_right)]
         if with_rows_before:
             copies.append(_Copy(self.right, self.left, range(k), grid.column, grid.broadcast_in_row_, packing.of_left))
-        yield
+        yield [transfer for copy in copies for transfer in copy.transfers]
         for copy in copies:
             copy.finish()
 
@@ -112,13 +112,13 @@ class _Copy:
         self._source, self._target = source, target
         self._tiles = [i for i in target.part.tiles if i in tiles]
         self._packed: list[tuple[list[int], Tensor]] = []
-        self._transfers: list[Transfer] = []
+        self.transfers: list[Transfer] = []
         if source.part.parts == 1:  # nothing to exchange
             return
         if source.part.parts == target.part.parts:  # a square grid: one peer holds them all, in their order
             peer = target.part.part
             values = (source if peer == here else target).between(tiles.start, tiles.stop)
-            self._transfers.append(broadcast_(values, peer))
+            self.transfers.append(broadcast_(values, peer))
             if peer != here:
                 self._tiles = []  # they arrive in place
             return
@@ -131,12 +131,12 @@ class _Copy:
             if peer == here:
                 for i, part in _unpacked(held, packed, target):
                     part.copy_(source.tile(i))
-            self._transfers.append(broadcast_(packed, peer))
+            self.transfers.append(broadcast_(packed, peer))
             self._packed.append((held, packed))
 
     def finish(self) -> None:
         """Wait for the numbers and put them in their places."""
-        wait(self._transfers)
+        wait(self.transfers)
         if not self._packed:
             for i in self._tiles:
                 self._target.tile(i).copy_(self._source.tile(i))
@@ -188,19 +188,31 @@ class Update:
             counters.flops += self.flops
 
 
-PAUSES = 3  # of the generator that prepares a panel: pivot, panel, the other side of it
+Travelling = Iterator[Sequence[Transfer]]
+"""What makes and sends a panel: pauses with the messages that are under way, and goes on when they have arrived."""
+
+PAUSES = 3  # at most: for the pivot, the panel, the other side of it
 
 
-def overlap(travelling: Iterator[None], updates: list[Update], counters: Counters) -> None:
-    """Do the updates of one panel while the next one travels: resume what sends it after each quarter of the flops."""
-    total = sum(update.flops for update in updates)
-    resumed, done = 0, 0
-    next(travelling, None)
+def overlap(travelling: Travelling, updates: Sequence[Update], counters: Counters, on_accelerator: bool) -> None:
+    """Do the updates of one panel while the next one travels.
+
+    On the CPU what sends it is resumed as soon as its messages have arrived. The host of an accelerator runs ahead of it and
+    cannot know; there it is resumed after each quarter of the flops, and the device waits for the messages in its own order.
+    """
+    total, done, quarters = sum(update.flops for update in updates), 0, 1
+    under_way = next(travelling, None)
     for update in updates:
         update.run_(counters)
         done += update.flops
-        while resumed < PAUSES and done * (PAUSES + 1) >= total * (resumed + 1):
-            next(travelling, None)
-            resumed += 1
+        while under_way is not None:
+            if on_accelerator:
+                ready = done * (PAUSES + 1) >= total * quarters
+                quarters += ready
+            else:
+                ready = all(transfer.has_arrived() for transfer in under_way)
+            if not ready:
+                break
+            under_way = next(travelling, None)
     for _ in travelling:
         pass

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Packing, Panel, Update, multiply_, overlap, wait
+from openreml_dist.linalg.panels import Packing, Panel, Travelling, Update, multiply_, overlap, wait
 from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.tiled import TiledSymmetric
 
@@ -49,20 +49,20 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
     T = V.layout.num_tiles
     pivots, packing = Pivots(V), Packing.of(V, with_rows_before=True)
     panel, coming = Panel(V), Panel(V)
-    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters)
+    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters, V.on_accelerator)
     for k in range(T):
         _write_pivot(V, panel, k)
         if k + 1 < T:
             for update in _updates_of_next_pivot(V, panel, k):
                 update.run_(V.grid.counters)
         next_panel = _make_panel(V, pivots, coming, packing, k + 1) if k + 1 < T else iter(())
-        overlap(next_panel, list(_remaining_updates(V, panel, k)), V.grid.counters)
+        overlap(next_panel, list(_remaining_updates(V, panel, k)), V.grid.counters, V.on_accelerator)
         panel, coming = coming, panel
         progress((k + 1) / T)
     return Inverse(V, pivots.finish())
 
 
-def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Iterator[None]:
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Travelling:
     """The panel of pivot k, on every rank that needs it. Collective; pauses where numbers travel."""
     grid = V.grid
     row, column = k % grid.shape.rows, k % grid.shape.columns
@@ -75,7 +75,7 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packin
         transfers.append(grid.broadcast_in_column_(panel.pivot, row))
     if grid.row == row:
         transfers.append(grid.broadcast_in_row_(panel.pivot, column))
-    yield
+    yield transfers
     wait(transfers)
     # U[j] = (L⁻¹ A[k, j])ᵀ for j < k
     if grid.row == row:

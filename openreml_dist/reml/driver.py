@@ -7,6 +7,7 @@ and evaluates it there together, so that no rank can diverge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -200,7 +201,7 @@ def _gained_share(trial: Reply, step: Step, model: ModelStep, how: Evaluation) -
     reached = trial.loglik if isinstance(trial, Step) else trial
     if reached is None or not torch.isfinite(torch.tensor(reached)):
         return float("-inf")
-    rounding = max(_rounding(step.loglik, step.evaluation.dtype), _rounding(reached, how.dtype))
+    rounding = max(_rounding(step.loglik, step.evaluation.dtype), _rounding(reached, how.dtype), _seen_error(step))
     doubt = rounding + 3 * float((model.delta @ step.score_noise @ model.delta).sqrt())  # of the predicted rise
     if model.gain < doubt and abs(reached - step.loglik) < 10 * doubt:
         return 1.0
@@ -217,6 +218,12 @@ def _are_comparable(step: Step, trial: Step) -> bool:
 def _rounding(loglik: float, dtype: torch.dtype) -> float:
     """What the sum of n logarithms and squares behind ℓ may be off by."""
     return 5e4 * torch.finfo(dtype).eps * (1 + abs(loglik)) if dtype == torch.float64 else 1e-6 * (1 + abs(loglik))
+
+
+def _seen_error(step: Step) -> float:
+    """What ℓ is off by according to the trace identity: more than ``_rounding`` if V is badly conditioned; 0 if unknown."""
+    known = step.evaluation.traces is Traces.EXACT and math.isfinite(step.trace_error)
+    return step.trace_error * len(step.Py) if known else 0.0
 
 
 def _describe(number: int, step: Step, E: Tensor, lower: Tensor, evaluations: int) -> Iteration:
@@ -240,8 +247,10 @@ def monte_carlo_errors(step: Step, B: Tensor, at_lower: Tensor) -> Tensor:
 
 
 def _is_negligible(iteration: Iteration, stopping: Stopping, schedule: Schedule) -> bool:
-    """Whether the next step would move neither θ nor ℓ: the projected score is zero for all purposes."""
+    """Whether the next step would move neither θ nor ℓ, or ℓ less than its error: the score is zero for all purposes."""
     step = iteration.step
+    if iteration.next_step.gain <= _seen_error(step):
+        return True
     move_limit = schedule.negligible_move(iteration.noise, stopping.tolerance_theta)
     gain_limit = stopping.tolerance_loglik + _rounding(step.loglik, step.evaluation.dtype)
     gain_limit += 0.5 * (move_limit * len(step.theta)) ** 2  # what a step of that size may gain

@@ -16,7 +16,8 @@ def result(theta: Tensor, AI: Tensor, at_lower: Tensor) -> FitResult:
     covariance = sampling_covariance(AI, at_lower)
     one = torch.ones(1, 1, dtype=torch.float64)
     names = tuple(f"c{k}" for k in range(len(theta)))
-    return FitResult(Status.CONVERGED, "", names, theta, covariance, at_lower, -1.0, one[0], 4 * one, ())
+    no_error = torch.zeros_like(theta)
+    return FitResult(Status.CONVERGED, "", names, theta, covariance, no_error, at_lower, -1.0, one[0], 4 * one, ())
 
 
 THETA = torch.tensor([0.3, 0.1, 0.6], dtype=torch.float64)
