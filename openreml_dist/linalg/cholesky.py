@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Packing, Panel, Travelling, Update, multiply_, overlap
+from openreml_dist.linalg.panels import Panel, Travelling, Update, multiply_upper_, overlap
 from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.linalg.triangular import solve_lower, solve_lower_transposed
 from openreml_dist.tiled import TiledSymmetric
@@ -46,14 +46,13 @@ def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFa
     References: LAPACK dpotrf; SLATE src/potrf.cc.
     """
     T = V.layout.num_tiles
-    pivots, packing = Pivots(V), Packing.of(V, with_rows_before=False)
-    panel, coming = Panel(V), Panel(V)
-    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters, V.on_accelerator)
+    pivots, panel, coming = Pivots(V), Panel(V), Panel(V)
+    overlap(_make_panel(V, pivots, panel, 0), [], V.grid.counters, V.on_accelerator)
     for k in range(T - 1):
         # A[j:, j] −= L[j:, k] · L[j, k]ᵀ  for each block column j > k, the next one first
         _update(V, panel, k + 1).run_(V.grid.counters)
         remaining = [_update(V, panel, j) for j in range(k + 2, T) if j in V.slabs]
-        overlap(_make_panel(V, pivots, coming, packing, k + 1), remaining, V.grid.counters, V.on_accelerator)
+        overlap(_make_panel(V, pivots, coming, k + 1), remaining, V.grid.counters, V.on_accelerator)
         panel, coming = coming, panel
         progress(1 - (1 - (k + 1) / T) ** 3)
     progress(1.0)
@@ -68,7 +67,7 @@ def _update(V: TiledSymmetric, panel: Panel, j: int) -> Update:
     return Update(V.slabs[j], panel.left.between(j, V.layout.num_tiles), panel.right.tile(j))
 
 
-def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Travelling:
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Travelling:
     """Column k of L, in its place and on every rank that needs it. Collective; pauses where numbers travel."""
     panel.resize(V.layout.extent(k))
     if V.grid.column == k % V.grid.shape.columns:
@@ -83,6 +82,6 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packin
         # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
         if k in V.slabs:
             below = panel.left.between(k + 1, V.layout.num_tiles)
-            multiply_(V.below(k, k + 1), panel.pivot.mT, below, V.grid.counters)
+            multiply_upper_(V.below(k, k + 1), panel.pivot, below, V.grid.counters)
             V.below(k, k + 1).copy_(below)
-    yield from panel.share(k, packing, with_rows_before=False)
+    yield from panel.share(k)

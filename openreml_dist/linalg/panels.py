@@ -9,7 +9,7 @@ Numbers travel while the caller computes: what sends them is a generator that pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,15 +28,35 @@ class Strip:
         self.resize(V.layout.tile_size)
 
     def resize(self, b: int) -> None:
-        """Use the memory for tiles of b columns; the contents are lost unless b is unchanged."""
+        """Use the memory for tiles of b columns, in ascending order; the contents are lost unless b is unchanged."""
         self.values = self._memory[: self.part.length * b].view(-1, b)
+        self._moved: dict[int, int] = {}
+
+    def group_since(self, first: int, groups: int) -> list[tuple[list[int], Tensor]]:
+        """Store the tiles from ``first`` on by i mod ``groups``, so that those of one peer follow each other.
+
+        Returns:
+            For each group its tiles, ascending, and their place.
+        """
+        places, position = [], self.part.start(first)
+        for group in range(groups):
+            tiles = [i for i in self.part.tiles if i >= first and i % groups == group]
+            begun = position
+            for i in tiles:
+                self._moved[i] = position
+                position += self.part.layout.extent(i)
+            places.append((tiles, self.values[begun:position]))
+        return places
 
     def tile(self, i: int) -> Tensor:
         """U_i, a view (rows of tile i, b)."""
-        return self.values[self.part.rows(i)]
+        start = self._moved.get(i)
+        if start is None:
+            return self.values[self.part.rows(i)]
+        return self.values[start : start + self.part.layout.extent(i)]
 
     def between(self, first: int, end: int) -> Tensor:
-        """All tiles from ``first`` to before ``end``, a view."""
+        """All tiles from ``first`` to before ``end``, a view; not of tiles that are grouped."""
         return self.values[self.part.start(first) : self.part.start(end)]
 
 
@@ -61,10 +81,10 @@ class Panel:
         self.right.resize(b)
         self.pivot = self._pivot_memory[: b * b].view(b, b)
 
-    def share(self, k: int, packing: Packing, with_rows_before: bool) -> Travelling:
+    def share(self, k: int, packing: Tensor | None = None) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
 
-        And, if wanted, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
+        And, with memory for packing, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
         (n − (k+1)b)(1/P + 1/Q) b numbers, and kb(1/P + 1/Q) b for the rows before.
 
         Yields:
@@ -72,93 +92,83 @@ class Panel:
         """
         T, grid = self.V.layout.num_tiles, self.grid
         transfers = [grid.broadcast_in_row_(self.left.between(k + 1, T), column=k % grid.shape.columns)]
-        if with_rows_before:
+        if packing is not None:
             transfers.append(grid.broadcast_in_column_(self.right.between(0, k), row=k % grid.shape.rows))
         yield transfers
         wait(transfers)
-        copies = [_Copy(self.left, self.right, range(k + 1, T), grid.row, grid.broadcast_in_column_, packing.of_right)]
-        if with_rows_before:
-            copies.append(_Copy(self.right, self.left, range(k), grid.column, grid.broadcast_in_row_, packing.of_left))
-        yield [transfer for copy in copies for transfer in copy.transfers]
-        for copy in copies:
-            copy.finish()
+        transfers = self._copy_below(k)
+        arriving = [] if packing is None else self._copy_before(k, packing)
+        yield transfers + [transfer for _, _, transfer in arriving]
+        wait(transfers)
+        for tiles, packed, transfer in arriving:
+            transfer.wait()
+            for i, part in _places(packed, self.left, tiles):
+                self.left.tile(i).copy_(part)
+
+    def _copy_below(self, k: int) -> list[Transfer]:
+        """Begin to fill the right tiles i > k, each from the peer in the grid column whose left holds it."""
+        transfers = []
+        for peer, (tiles, place) in enumerate(self.right.group_since(k + 1, self.grid.shape.rows)):
+            if peer == self.grid.row:
+                _gather(self.left, tiles, place)
+            transfers.append(self.grid.broadcast_in_column_(place, peer))
+        return transfers
+
+    def _copy_before(self, k: int, packing: Tensor) -> list[tuple[list[int], Tensor, Transfer]]:
+        """Begin to fill the left tiles i < k, each from the peer in the grid row whose right holds it.
+
+        The left is in the order of the slabs, so that what arrives in one message is put in its places afterwards.
+        """
+        arriving, used, b = [], 0, self.left.values.shape[1]
+        for peer in range(self.grid.shape.columns):
+            tiles = [i for i in self.left.part.tiles if i < k and i % self.grid.shape.columns == peer]
+            rows = sum(self.left.part.layout.extent(i) for i in tiles)
+            packed = packing[used * b : (used + rows) * b].view(rows, b)
+            used += rows
+            if peer == self.grid.column:
+                _gather(self.right, tiles, packed)
+            arriving.append((tiles, packed, self.grid.broadcast_in_row_(packed, peer)))
+        return arriving
 
 
-@dataclass(frozen=True)
-class Packing:
-    """Memory where tiles are put together for one message; empty where no message needs it. One serves all panels."""
-
-    of_left: Tensor
-    of_right: Tensor
-
-    @classmethod
-    def of(cls, V: TiledSymmetric, with_rows_before: bool) -> Packing:
-        """Room for the panels of V: none if the grid is square, or a single row (column) of ranks."""
-        P, Q = V.grid.shape.rows, V.grid.shape.columns
-        rows = V.rows.length if with_rows_before and Q > 1 and P != Q else 0
-        columns = V.columns.length if P > 1 and P != Q else 0
-        return cls(V.empty(rows * V.layout.tile_size), V.empty(columns * V.layout.tile_size))
+def packing_for(V: TiledSymmetric) -> Tensor:
+    """Memory where the left tiles of a message are put together; one serves all panels."""
+    return V.empty(V.rows.length * V.layout.tile_size)
 
 
-class _Copy:
-    """Fill a range of tiles of ``target``, each from the peer whose ``source`` holds it; this rank is peer ``here``.
-
-    Started when made; the tiles are there after ``finish``.
-    """
-
-    def __init__(
-        self, source: Strip, target: Strip, tiles: range, here: int, broadcast_: Callable[[Tensor, int], Transfer], room: Tensor
-    ) -> None:
-        self._source, self._target = source, target
-        self._tiles = [i for i in target.part.tiles if i in tiles]
-        self._packed: list[tuple[list[int], Tensor]] = []
-        self.transfers: list[Transfer] = []
-        if source.part.parts == 1:  # nothing to exchange
-            return
-        if source.part.parts == target.part.parts:  # a square grid: one peer holds them all, in their order
-            peer = target.part.part
-            values = (source if peer == here else target).between(tiles.start, tiles.stop)
-            self.transfers.append(broadcast_(values, peer))
-            if peer != here:
-                self._tiles = []  # they arrive in place
-            return
-        b, used = target.values.shape[1], 0
-        for peer in range(source.part.parts):
-            held = [i for i in self._tiles if i % source.part.parts == peer]
-            rows = sum(len(target.tile(i)) for i in held)
-            packed = room[used : used + rows * b].view(rows, b)
-            used += rows * b
-            if peer == here:
-                for i, part in _unpacked(held, packed, target):
-                    part.copy_(source.tile(i))
-            self.transfers.append(broadcast_(packed, peer))
-            self._packed.append((held, packed))
-
-    def finish(self) -> None:
-        """Wait for the numbers and put them in their places."""
-        wait(self.transfers)
-        if not self._packed:
-            for i in self._tiles:
-                self._target.tile(i).copy_(self._source.tile(i))
-        for held, packed in self._packed:
-            for i, part in _unpacked(held, packed, self._target):
-                self._target.tile(i).copy_(part)
+def _gather(source: Strip, tiles: Sequence[int], place: Tensor) -> None:
+    """Put tiles one after the other."""
+    for i, part in _places(place, source, tiles):
+        part.copy_(source.tile(i))
 
 
-def _unpacked(held: list[int], packed: Tensor, target: Strip) -> Iterator[tuple[int, Tensor]]:
-    """Each tile with its place in the message."""
+def multiply_lower_(A: Tensor, L: Tensor, out: Tensor, counters: Counters) -> Tensor:
+    """out = AL with a lower triangular L (b, b), a quarter of whose zeros are left out. Local."""
+    b = len(L)
+    h = b // 2
+    torch.mm(A, L[:, : b - h], out=out[:, : b - h])
+    torch.mm(A[:, b - h :], L[b - h :, b - h :], out=out[:, b - h :])
+    counters.flops += 2 * len(A) * (b * (b - h) + h * h)
+    return out
+
+
+def multiply_upper_(A: Tensor, L: Tensor, out: Tensor, counters: Counters) -> Tensor:
+    """out = ALᵀ with a lower triangular L (b, b), a quarter of whose zeros are left out. Local."""
+    b = len(L)
+    h = b // 2
+    torch.mm(A[:, :h], L[:h, :h].mT, out=out[:, :h])
+    torch.mm(A, L[h:].mT, out=out[:, h:])
+    counters.flops += 2 * len(A) * (b * (b - h) + h * h)
+    return out
+
+
+def _places(packed: Tensor, strip: Strip, tiles: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Each tile with its place among those that are put one after the other."""
     first = 0
-    for i in held:
-        rows = len(target.tile(i))
+    for i in tiles:
+        rows = strip.part.layout.extent(i)
         yield i, packed[first : first + rows]
         first += rows
-
-
-def multiply_(A: Tensor, B: Tensor, out: Tensor, counters: Counters) -> Tensor:
-    """out = AB, counted. Local."""
-    torch.mm(A, B, out=out)
-    counters.flops += 2 * out.numel() * A.shape[1]
-    return out
 
 
 def wait(transfers: Iterable[Transfer]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Packing, Panel, Travelling, Update, multiply_, overlap, wait
+from openreml_dist.linalg.panels import Panel, Travelling, Update, multiply_lower_, multiply_upper_, overlap, packing_for, wait
 from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.tiled import TiledSymmetric
 
@@ -47,7 +47,7 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
         American Statistician 33:149, the sweep operator.
     """
     T = V.layout.num_tiles
-    pivots, packing = Pivots(V), Packing.of(V, with_rows_before=True)
+    pivots, packing = Pivots(V), packing_for(V)
     panel, coming = Panel(V), Panel(V)
     overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters, V.on_accelerator)
     for k in range(T):
@@ -62,7 +62,7 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
     return Inverse(V, pivots.finish())
 
 
-def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packing, k: int) -> Travelling:
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Tensor, k: int) -> Travelling:
     """The panel of pivot k, on every rank that needs it. Collective; pauses where numbers travel."""
     grid = V.grid
     row, column = k % grid.shape.rows, k % grid.shape.columns
@@ -81,11 +81,11 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Packin
     if grid.row == row:
         for j in V.columns.tiles:
             if j < k:
-                multiply_(V.tile(k, j).mT, panel.pivot.mT, panel.right.tile(j), grid.counters)
+                multiply_upper_(V.tile(k, j).mT, panel.pivot, panel.right.tile(j), grid.counters)
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
-        multiply_(V.below(k, k + 1), panel.pivot.mT, panel.left.between(k + 1, V.layout.num_tiles), grid.counters)
-    yield from panel.share(k, packing, with_rows_before=True)
+        multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left.between(k + 1, V.layout.num_tiles), grid.counters)
+    yield from panel.share(k, packing)
 
 
 def _updates_of_next_pivot(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:
@@ -118,13 +118,13 @@ def _write_pivot(V: TiledSymmetric, panel: Panel, k: int) -> None:
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                multiply_(L_inv.mT, panel.right.tile(j).mT, V.tile(k, j), V.grid.counters)
+                multiply_lower_(panel.right.tile(j), L_inv, V.tile(k, j).mT, V.grid.counters)
     # A[i, k] = −U[i] L⁻¹ for i > k
     if k in V.slabs:
-        multiply_(panel.left.between(k + 1, V.layout.num_tiles), L_inv, V.below(k, k + 1), V.grid.counters).neg_()
+        multiply_lower_(panel.left.between(k + 1, V.layout.num_tiles), L_inv, V.below(k, k + 1), V.grid.counters).neg_()
     # A[k, k] = L⁻ᵀ L⁻¹
     if V.owns(k, k):
-        multiply_(L_inv.mT, L_inv, V.tile(k, k), V.grid.counters)
+        multiply_lower_(L_inv.mT, L_inv, V.tile(k, k), V.grid.counters)
 
 
 def multiply(A: TiledSymmetric, B: Tensor) -> Tensor:

@@ -80,12 +80,10 @@ class Memory:
 def memory(layout: TileLayout, model: Model) -> Memory:
     """Memory of the rank that holds most, in the iterations in float64."""
     g = Geometry(layout)
-    P, Q, b = layout.grid.rows, layout.grid.columns, layout.tile_size
+    b = layout.tile_size
     fullest = float(g.words.max())
     rows, columns = float(g.rows_since[0].max()), float(g.columns_since[0].max())
-    panels = PANELS * (rows + columns + b) * b
-    if P != Q:
-        panels += (rows if Q > 1 else 0) * b + (columns if P > 1 else 0) * b
+    panels = (PANELS * (rows + columns + b) + rows) * b
     kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
     whole_chunk = min(model.chunk_size, layout.size) ** 2
     return Memory(

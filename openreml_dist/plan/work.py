@@ -55,7 +55,6 @@ class Geometry:
         self.columns_since = _since(self.in_column * self.extent[:, None])  # (T + 1, Q)
         slabs = (self.rows_since[:T] * self.extent[:, None])[:, :, None] * self.in_column[:, None, :]
         self.words_since = _since(slabs)  # (T + 1, P, Q): numbers of the rank in block columns ≥ j
-        self.columns_before = self.columns_since[0] - self.columns_since  # (T + 1, Q)
 
     @property
     def words(self) -> Counts:
@@ -65,12 +64,12 @@ class Geometry:
 
 
 def sweep_work(layout: TileLayout) -> Work:
-    """The work of ``sweep_inverse_``: n³ flops in all, but for whole diagonal tiles, the pivots and the panels, 4 b n² more."""
+    """The work of ``sweep_inverse_``: n³ flops in all, but for whole diagonal tiles, the pivots and the panels, 3 b n² more."""
     g = Geometry(layout)
     b = g.extent[:, None, None]
     pivot_row, pivot_column = g.in_row[:, :, None], g.in_column[:, None, :]
     rows_after, columns_before = g.rows_since[1:, :, None], g.columns_before[:-1, None, :]
-    panel = 4 * b**2 * (pivot_row * columns_before + pivot_column * rows_after)  # U, then row and column k of the inverse
+    panel = 2 * _triangle_flops(b) * (pivot_row * columns_before + pivot_column * rows_after)  # U; row and column k of V⁻¹
     untouched = b * (pivot_row * columns_before + pivot_column * g.rows_since[:-1, :, None])
     update = 2 * b * (g.words - untouched)
     words, messages = _pivot_traffic(g, along_row=True)
@@ -78,7 +77,7 @@ def sweep_work(layout: TileLayout) -> Work:
     owner = pivot_row & pivot_column
     return Work(
         owner * _pivot_flops(b),
-        panel + owner * 2 * b**3,
+        panel + owner * _triangle_flops(b) * b,
         update,
         words + below[0] + before[0],
         messages + below[1] + before[1],
@@ -86,17 +85,23 @@ def sweep_work(layout: TileLayout) -> Work:
 
 
 def cholesky_work(layout: TileLayout) -> Work:
-    """The work of ``cholesky_``: n³/3 flops in all, but for whole diagonal tiles, the pivots and the panels, b n² more."""
+    """The work of ``cholesky_``: n³/3 flops in all, but for whole diagonal tiles, the pivots and the panels, ¾ b n² more."""
     g = Geometry(layout)
     b = g.extent[:, None, None]
     pivot_row, pivot_column = g.in_row[:, :, None], g.in_column[:, None, :]
-    panel = 2 * b**2 * pivot_column * g.rows_since[1:, :, None]
+    panel = _triangle_flops(b) * pivot_column * g.rows_since[1:, :, None]
     update = 2 * b * g.words_since[1:]
     words, messages = _pivot_traffic(g, along_row=False)
     below = _panel_traffic(g)
     owner = pivot_row & pivot_column
     zero = np.zeros_like(update)
     return Work(owner * _pivot_flops(b) + zero, panel + zero, update, words + below[0], messages + below[1])
+
+
+def _triangle_flops(b: Counts) -> Counts:
+    """Of a row times a triangular tile, a quarter of whose zeros are left out: 1½ b²."""
+    h = b // 2
+    return 2 * (b * (b - h) + h * h)
 
 
 def _pivot_flops(b: Counts) -> Counts:
