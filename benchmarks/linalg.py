@@ -2,11 +2,11 @@
 
     python benchmarks/linalg.py --sizes 4096 8192 --repeats 5
 
-In every round each program runs once, one after the other and after a run that is not counted, so that a busy machine slows all
-of them; ratios are medians over the rounds. LAPACK is ``torch.linalg.cholesky`` and ``torch.cholesky_inverse``; ScaLAPACK
-(``benchmarks/scalapack.c``; Debian's libscalapack-openmpi-dev, libopenmpi-dev and libopenblas-dev) is built here and run with the
-best of three block sizes and two grids, its own DGEMM rate beside it. Rates count n³ flops for an inverse and n³/3 for a factor.
-Written to ``benchmarks/results/linalg.md``.
+In every round each program runs once, one after the other and after a run that is not counted, so that a busy machine slows
+all of them; ratios are medians over the rounds. LAPACK is ``torch.linalg.cholesky`` and ``torch.cholesky_inverse``; ScaLAPACK
+(``benchmarks/scalapack.c``; Debian's libscalapack-openmpi-dev, libopenmpi-dev and libopenblas-dev) is built here and run with
+the best of three block sizes and two grids, its own DGEMM rate beside it. Rates count n³ flops for an inverse and n³/3 for a
+factor. Written to ``benchmarks/results/linalg.md``.
 """
 
 from __future__ import annotations

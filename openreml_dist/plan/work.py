@@ -55,6 +55,7 @@ class Geometry:
         self.columns_since = _since(self.in_column * self.extent[:, None])  # (T + 1, Q)
         slabs = (self.rows_since[:T] * self.extent[:, None])[:, :, None] * self.in_column[:, None, :]
         self.words_since = _since(slabs)  # (T + 1, P, Q): numbers of the rank in block columns ≥ j
+        self.columns_before = self.columns_since[0] - self.columns_since  # (T + 1, Q)
 
     @property
     def words(self) -> Counts:
