@@ -15,6 +15,25 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 
 
+class Workspace:
+    """Memory of one tiled matrix after another, of whichever precision: making the next one overwrites the last.
+
+    Args:
+        dtype: of the widest of them.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._number_bytes = torch.empty((), dtype=dtype).element_size()
+        self._slabs: dict[int, Tensor] = {}
+
+    def zeros(self, j: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The slab of block column j, (height, width), all zero. Local."""
+        if j not in self._slabs:
+            self._slabs[j] = torch.empty(height * width * self._number_bytes, dtype=torch.uint8, device=device)
+        number_bytes = torch.empty((), dtype=dtype).element_size()
+        return self._slabs[j][: height * width * number_bytes].view(dtype).view(height, width).zero_()
+
+
 class TiledSymmetric:
     """Lower tiles of a symmetric (n, n) matrix; a rank stores one slab for each of its block columns.
 
@@ -23,9 +42,22 @@ class TiledSymmetric:
     diagonal tile).
 
     Local: making and indexing it needs no other rank.
+
+    Args:
+        layout: n, tile size and grid.
+        grid: this rank's place.
+        dtype: float64 or float32.
+        workspace: memory to use, by default new memory.
     """
 
-    def __init__(self, layout: TileLayout, grid: ProcessGrid, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self,
+        layout: TileLayout,
+        grid: ProcessGrid,
+        dtype: torch.dtype = torch.float64,
+        workspace: Workspace | None = None,
+    ) -> None:
+        workspace = workspace or Workspace(dtype)
         self.layout = layout
         self.grid = grid
         self.dtype = dtype
@@ -35,7 +67,7 @@ class TiledSymmetric:
         for j in self.columns.tiles:
             height = self.rows.length - self.rows.start(j)
             if height > 0:
-                self.slabs[j] = torch.zeros(height, layout.extent(j), dtype=dtype, device=grid.device)
+                self.slabs[j] = workspace.zeros(j, height, layout.extent(j), dtype, grid.device)
 
     @property
     def size(self) -> int:

@@ -26,6 +26,7 @@ from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.start import residuals, starting_values
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
+from openreml_dist.tiled import Workspace
 
 SMALLEST_RESIDUAL = 1e-6  # share of the phenotypic variance at which the bound of an identity term lies: V must stay invertible
 
@@ -124,6 +125,7 @@ class REML:
                 raise ConfigError(f"start: {name} = {value:g} is below its bound {bound:g}; start above it or do not constrain")
         if schedule.uses_probes:
             problem = replace(problem, probes=Probes(Z, products[:, :, :-1].contiguous()))
+        problem = replace(problem, workspace=Workspace(schedule.widest))
         decisions = average_information(theta, lower, stopping or Stopping(), report, schedule) if self.grid.is_root else None
         outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
         return FitResult.of(outcome, self.covariance.parameters)

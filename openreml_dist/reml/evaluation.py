@@ -81,6 +81,11 @@ class Schedule:
         """Whether any evaluation needs them."""
         return self.method != "exact"
 
+    @property
+    def widest(self) -> torch.dtype:
+        """The widest numbers of any evaluation."""
+        return torch.float32 if self.method == "hutchinson" else torch.float64
+
     def first(self) -> Evaluation:
         """At the start."""
         return EXACT if self.method == "exact" else PROBES_SINGLE

@@ -25,7 +25,7 @@ from openreml_dist.reml.evaluation import EXACT, Evaluation, Traces
 from openreml_dist.reml.probes import Probes
 from openreml_dist.reml.projection import Design, Projection, fixed_log_determinant
 from openreml_dist.reml.stopwatch import Stopwatch
-from openreml_dist.tiled import TiledSymmetric
+from openreml_dist.tiled import TiledSymmetric, Workspace
 
 PhaseProgress = Callable[[str], Progress]
 """Names the phase that begins; what it returns is told the share that is done."""
@@ -73,10 +73,11 @@ class Problem:
     layout: TileLayout
     jitter: float = 0.0
     probes: Probes | None = None
+    workspace: Workspace | None = None
 
     def assembled(self, theta: Tensor, dtype: torch.dtype, progress: Progress) -> TiledSymmetric:
         """The tiles of V(θ) + jitter·I. Collective."""
-        V = TiledSymmetric(self.layout, self.grid, dtype)
+        V = TiledSymmetric(self.layout, self.grid, dtype, self.workspace)
         self.covariance.assemble_(V, theta, progress)
         if self.jitter:
             for i, j, tile in V.tiles():
