@@ -4,8 +4,8 @@
     python benchmarks/fit.py --simulate 10000 --repeats 3
 
 U is ``torch.linalg.cholesky`` + ``torch.cholesky_inverse`` in float64 with all threads, in the same round. ``fit`` is from
-ranks that are ready to a result in hand (``timings.fit``); ``process`` is the whole program with its start-up. Memory is the peak
-of resident memory less that of a process that has imported the same libraries. Written to ``benchmarks/results/NAME.md``.
+ranks that are ready to a result in hand (``timings.fit``); ``process`` is the whole program with its start-up. Memory is the
+peak of resident memory less that of a process that has imported the same libraries. Written to ``benchmarks/results/NAME.md``.
 """
 
 from __future__ import annotations

@@ -65,12 +65,12 @@ class Memory:
     @property
     def on_device(self) -> float:
         """What must fit into an accelerator."""
-        return self.matrix + self.panels + self.vectors + self.tiles
+        return self.matrix + self.vectors + self.panels + self.tiles
 
     @property
     def total(self) -> float:
-        """All of it, as a rank on a CPU holds it."""
-        return self.on_device + self.kernels + self.chunks
+        """What a rank on a CPU holds at most: chunks are read when there are no panels."""
+        return self.matrix + self.vectors + self.kernels + max(self.panels + self.tiles, self.chunks)
 
     def parts(self) -> dict[str, float]:
         """Bytes by part."""

@@ -38,10 +38,10 @@ def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
 def test_programs_compose_their_settings_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = "from openreml_dist.app.cli import config_directory; print(config_directory())"
     assert run(installed, tmp_path, "-c", where).stdout.strip() == str(installed / "openreml_dist" / "conf")
-    for program in ("simulate", "prepare", "grm", "fit"):
+    for program in ("simulate", "prepare", "grm", "fit", "plan"):
         done = run(installed, tmp_path, "-m", f"openreml_dist.app.{program}", "--cfg", "job")
         assert done.returncode == 0, done.stderr
-        assert "overwrite: false" in done.stdout
+        assert ("ranks: 1" if program == "plan" else "overwrite: false") in done.stdout
 
 
 def test_simulation_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""The planner: arithmetic that the program itself must agree with, and refusals in words."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openreml_dist.app import forecast
+from openreml_dist.app.plan import run
+from openreml_dist.config import PlanConfig
+from openreml_dist.errors import ConfigError
+from openreml_dist.grid import ProcessGrid
+from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
+from openreml_dist.plan.cost import EVALUATIONS, plan, seconds_of
+from openreml_dist.plan.machine import PRESETS, Machine, as_json, calibration_file, load_machine
+from openreml_dist.plan.memory import Model, least_ranks, memory
+from openreml_dist.plan.work import Geometry, cholesky_work, sweep_work
+from openreml_dist.reml.evaluation import METHODS
+from openreml_dist.tiled import TiledSymmetric
+
+CPU = Machine("a CPU", 1e11, 2e11, 8e10, 3e10, 0.0, 1e10, 1e15, 1e9, 2e-4, 4e9, False, 8e9, True, cores=2, threads=2)
+GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (5, 1)]
+
+
+@pytest.mark.parametrize(("rows", "columns"), GRIDS)
+@pytest.mark.parametrize(("n", "b"), [(97, 32), (64, 16), (50, 7), (2, 1), (1, 5)])
+def test_matrix_is_what_a_rank_stores(rows: int, columns: int, n: int, b: int) -> None:
+    layout = TileLayout(n, b, GridShape(rows, columns))
+    held = Geometry(layout).words
+    for rank in range(layout.grid.size):
+        grid = ProcessGrid(layout.grid, rank)
+        assert 8 * held[layout.grid.coordinates(rank)] == TiledSymmetric(layout, grid).num_bytes()
+
+
+def test_ranks_share_the_work() -> None:
+    n, b = 3000, 100
+    alone = TileLayout(n, b, GridShape(1, 1))
+    for work_of in (sweep_work, cholesky_work):
+        total = work_of(alone).flops.sum()
+        for rows, columns in GRIDS:
+            work = work_of(TileLayout(n, b, GridShape(rows, columns)))
+            assert work.flops.sum() == total
+            assert work.flops.max() < 1.25 * total / (rows * columns)
+
+
+def test_time_is_that_of_the_slowest_rank_in_every_step() -> None:
+    layout = TileLayout(3000, 100, GridShape(2, 3))
+    work = sweep_work(layout)
+    instant = replace(PRESETS["h100-ib"], latency=0.0, link_bytes=1e30, pivot_latency=0.0, update_flops=1.0, panel_flops=1e30)
+    expected = work.update_flops.max(axis=(1, 2)).sum() + work.pivot_flops.sum() / instant.pivot_flops
+    assert seconds_of(work, instant, single=False) == pytest.approx(expected, rel=1e-12)
+    slow_link = replace(instant, update_flops=1e30, latency=1.0)
+    assert seconds_of(work, slow_link, single=False) == pytest.approx(work.messages.max(axis=(1, 2)).sum(), rel=1e-6)
+    both = replace(CPU, cores=0)
+    hidden, added = replace(both, overlaps=True), replace(both, overlaps=False)
+    assert seconds_of(work, hidden, single=False) < seconds_of(work, added, single=False)
+
+
+def test_more_ranks_need_less_and_take_less() -> None:
+    plans = []
+    for ranks in (1, 4, 16, 64, 256, 1024):
+        grid = GridShape.choose(ranks)
+        layout = TileLayout(500_000, choose_tile_size(500_000, grid, on_gpu=True), grid)
+        plans.append(plan(layout, Model(num_kernels=2, num_fixed=20), PRESETS["h100-ib"]))
+    for fewer, more in itertools.pairwise(plans):
+        assert more.memory.matrix < fewer.memory.matrix
+        assert more.iteration_seconds < fewer.iteration_seconds
+    assert plans[0].memory.matrix >= 8 * 500_000**2 / 2
+    assert set(plans[0].fit_seconds) == set(EVALUATIONS) == set(METHODS)
+    seconds = plans[0].fit_seconds
+    assert seconds["hutchinson"] < seconds["auto"] < seconds["exact"]
+
+
+def test_cores_are_shared_and_accelerators_are_not() -> None:
+    assert CPU.shared_by(1, 2).update_flops == CPU.update_flops
+    assert CPU.shared_by(1, 1).update_flops == CPU.update_flops / 2
+    assert CPU.shared_by(2, 1).update_flops == CPU.update_flops / 2
+    crowded = CPU.shared_by(4, 1)
+    assert crowded.update_flops == CPU.update_flops / 4
+    assert crowded.latency > CPU.latency
+    assert PRESETS["a100"].shared_by(8, 1) is PRESETS["a100"]
+
+
+def test_least_number_of_ranks_is_the_least() -> None:
+    model, limit = Model(cache_bytes=0.0), 20e9
+    ranks = least_ranks(200_000, 1024, model, limit, on_device=True)
+    assert ranks is not None
+    needed = [memory(TileLayout(200_000, 1024, GridShape.choose(r)), model).on_device for r in (ranks // 2, ranks)]
+    assert needed[1] <= limit < needed[0]
+    assert least_ranks(200_000, 1024, model, 1e6, on_device=True) is None
+
+
+def test_calibration_is_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="mode=calibrate first"):
+        load_machine("this")
+    calibration_file().parent.mkdir(parents=True)
+    calibration_file().write_text(as_json(CPU))
+    assert load_machine("this") == CPU
+    calibration_file().write_text('{"name": 3}')
+    with pytest.raises(ConfigError, match=r"machine\.json: not a calibration"):
+        load_machine("this")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (PlanConfig(mode="guess"), "mode: 'guess' is neither plan nor calibrate"),
+        (PlanConfig(machine="a100"), "num_samples is not given"),
+        (PlanConfig(num_samples=0, machine="a100"), "num_samples: 0 is too small"),
+        (PlanConfig(num_samples=10, machine="cray"), "machine: 'cray' is none of this, h100-nvlink"),
+        (PlanConfig(num_samples=500_000, ranks=4, machine="a100"), "does not fit: .* at least 16 such ranks are needed"),
+        (PlanConfig(num_samples=10**7, machine="a100"), "no number of such ranks suffices"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(settings: PlanConfig, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(settings)
+
+
+def test_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(PlanConfig(num_samples=100_000, ranks=8, machine="h100-nvlink", num_kernels=3)) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "8 ranks of H100, NVLink",
+        "grid 4 x 2, tiles of 1,024",
+        "matrix",
+        "invert",
+        "traces=hutchinson",
+        "modelled",
+        "4 GB/s",
+    ):
+        assert words in printed
+
+
+def test_fit_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, model, grid = TileLayout(20_000, 192, GridShape(1, 1)), Model(cache_bytes=1e9), ProcessGrid.single()
+    needed = memory(layout, model)
+    monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total)
+    forecast.refuse_if_too_large(grid, layout, model, needed)
+    monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total - 1)
+    with pytest.raises(ConfigError, match=r"20,000 samples on 1 rank .* at least 2 such ranks .*, or solver.kernel_cache"):
+        forecast.refuse_if_too_large(grid, layout, model, needed)
+
+
+def test_available_memory_is_shared_by_the_ranks_of_a_host() -> None:
+    cpu = torch.device("cpu")
+    alone, shared = forecast.available_bytes(cpu, 1), forecast.available_bytes(cpu, 4)
+    assert np.isinf(alone) or 0 < shared < alone
