@@ -67,6 +67,7 @@ def fit(ranks: int, settings: list[str]) -> dict[str, float]:
         "startup": result["timings"]["startup"],
         "process": seconds,
         "memory": max(rank["peak_memory_bytes"] for rank in result["profile"]),
+        "planned": result["planned_memory_bytes"],
         "noise": max(
             (e / c["se"] for e, c in zip(result["monte_carlo_se"], result["components"], strict=True) if c["se"]), default=0
         ),
@@ -121,17 +122,17 @@ def main() -> None:
         f"median of {arguments.repeats} rounds; "
         f"U = {statistics.median(found['U'] for found in rounds):.2f} s; imports alone hold {baseline / 1e9:.2f} GB a rank.",
         "",
-        "| ranks | traces | fit, U | whole process, U | start-up, s | MC error / SE | GB above imports, fullest rank |",
-        "|---|---|---|---|---|---|---|",
+        "| ranks | traces | fit, U | whole process, U | start-up, s | MC error / SE | GB above imports | planned GB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for ranks in arguments.ranks:
         for method in arguments.methods:
             runs = [(found[ranks, method], found["U"]) for found in rounds]
-            median = {key: statistics.median(run[key] for run, _ in runs) for key in ("startup", "noise", "memory")}
+            median = {key: statistics.median(run[key] for run, _ in runs) for key in ("startup", "noise", "memory", "planned")}
             ratios = [statistics.median(run[key] / u for run, u in runs) for key in ("fit", "process")]
             lines.append(
                 f"| {ranks} | {method} | {ratios[0]:.2f} | {ratios[1]:.2f} | {median['startup']:.2f} | {median['noise']:.2g} "
-                f"| {(median['memory'] - baseline) / 1e9:.3f} |"
+                f"| {(median['memory'] - baseline) / 1e9:.3f} | {median['planned'] / 1e9:.3f} |"
             )
     text = "\n".join(lines) + "\n"
     RESULTS.mkdir(exist_ok=True)

@@ -1,16 +1,20 @@
 """The sweep and the Cholesky factor on one GPU against the vendor's, and one AI step; torch and numpy alone.
 
-    python benchmarks/gpu.py --sizes 8192 16384 32768 --out benchmarks/results/gpu.md
+    python benchmarks/gpu.py --sizes 16384 32768 65536 --out benchmarks/results/gpu.md
 
 Rates count n³ flops for an inverse (n³/3 for a factor), whatever a program really does. The GEMM peak is that of a square
-product and, as our updates are, of a rank-b update. The peer is ``torch.linalg.cholesky`` + ``torch.cholesky_inverse``, out of
-place, on a full n x n matrix.
+product and, as our updates are, of a rank-b update of a slab; a panel is the product of n x b numbers with a triangle. The peer
+is ``torch.linalg.cholesky`` + ``torch.cholesky_inverse``, out of place, on a full n x n matrix. Emulated float64 is cuBLAS with
+CUBLAS_EMULATE_DOUBLE_PRECISION=1 in a process of its own, with the largest error of its product beside its rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +23,10 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Identity, VarianceComponent
-from openreml_dist.grid import ProcessGrid, no_progress
+from openreml_dist.grid import Counters, ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.linalg.panels import multiply_upper_
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.step import Problem, ai_step
 from openreml_dist.tiled import TiledSymmetric
@@ -61,13 +66,38 @@ def positive_definite(n: int, tile_size: int, dtype: torch.dtype, grid: ProcessG
     return V
 
 
-def gemm_rates(device: torch.device, dtype: torch.dtype, repeats: int) -> str:
-    n, b = 8192, 1024
+def gemm_rates(device: torch.device, dtype: torch.dtype, b: int, repeats: int) -> str:
+    n = 8192
     A, B, C = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(3))
     square = seconds(device, lambda: None, lambda _: torch.mm(A, B, out=C), repeats)
-    panel = A[:, :b].contiguous()
-    update = seconds(device, lambda: None, lambda _: C.addmm_(panel, B[:b], alpha=-1), repeats)
-    return f"| {dtype} | {2 * n**3 / square / 1e12:.1f} | {2 * n * n * b / update / 1e12:.1f} |"
+    panel, tile, slab, counters = A[:, :b].contiguous(), B[:b, :b].contiguous(), C[:, :b].contiguous(), Counters()
+    update = seconds(device, lambda: None, lambda _: slab.addmm_(panel, tile.mT, alpha=-1), repeats)
+    product = seconds(device, lambda: None, lambda _: multiply_upper_(panel, tile, slab, counters), repeats)
+    rates = (2 * n**3 / square, 2 * n * b * b / update, 1.5 * n * b * b / product)
+    return f"| {dtype} | {b} | {' | '.join(f'{rate / 1e12:.1f}' for rate in rates)} |"
+
+
+EMULATED = """
+import time, torch
+n = 8192
+generator = torch.Generator("cuda").manual_seed(1)
+A, B = (torch.randn(n, n, dtype=torch.float64, device="cuda", generator=generator) for _ in range(2))
+C = A @ B
+torch.cuda.synchronize()
+begun = time.perf_counter()
+for _ in range(3):
+    torch.mm(A, B, out=C)
+torch.cuda.synchronize()
+rate = 3 * 2 * n**3 / (time.perf_counter() - begun)
+error = (C[:64].cpu() - A[:64].cpu() @ B.cpu()).abs().max() / n**0.5
+print(f"{rate / 1e12:.1f} TFLOP/s, largest error {float(error):.1e}")
+"""
+
+
+def emulated(how: dict[str, str]) -> str:
+    """Rate and error of a float64 product with other settings of cuBLAS."""
+    done = subprocess.run([sys.executable, "-c", EMULATED], env=os.environ | how, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or f"failed: {done.stderr.strip().splitlines()[-1:]}"
 
 
 def factorisations(n: int, tile_size: int, dtype: torch.dtype, grid: ProcessGrid, repeats: int) -> str:
@@ -116,9 +146,9 @@ def step(n: int, tile_size: int, num_kernels: int, grid: ProcessGrid) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8192, 16384, 32768])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16384, 32768, 65536])
     parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
-    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 5, 30])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -129,9 +159,11 @@ def main() -> None:
         lines.extend(new)
         print(*new, sep="\n", flush=True)
 
-    say("", "| GEMM | square TFLOP/s | rank-1024 update TFLOP/s |", "|---|---|---|")
+    say("", "| GEMM | b | square TFLOP/s | rank-b update TFLOP/s | panel TFLOP/s |", "|---|---|---|---|---|")
     for dtype in (torch.float64, torch.float32):
-        say(gemm_rates(grid.device, dtype, arguments.repeats))
+        for b in arguments.tiles:
+            say(gemm_rates(grid.device, dtype, b, arguments.repeats))
+    say("", f"float64: {emulated({})}; emulated: {emulated({'CUBLAS_EMULATE_DOUBLE_PRECISION': '1'})}.")
     say(
         "",
         "| n | tile | dtype | sweep s | TFLOP/s | Cholesky s | TFLOP/s | vendor factor s | vendor factor + inverse s "

@@ -29,6 +29,7 @@ def forecast(run: Run, layout: TileLayout, model: Model) -> list[str]:
     """
     needed = memory(layout, model)
     refuse_if_too_large(run.grid, layout, model, needed)
+    run.planned_memory_bytes = needed.total
     parts = ", ".join(f"{name} {num_bytes / 1e9:.2f}" for name, num_bytes in needed.parts().items() if num_bytes >= 5e6)
     lines = [f"plan: {needed.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"]
     machine = _machine(run.grid)

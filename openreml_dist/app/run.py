@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """Settings, ranks, terminal and folder of a run, and the seconds that its parts have taken."""
+    """Settings, ranks, terminal and folder of a run, the seconds that its parts have taken, and the memory planned for a rank."""
 
     settings: FitConfig
     grid: ProcessGrid
     terminal: Terminal
     directory: Path
     timings: dict[str, Any] = field(default_factory=dict)
+    planned_memory_bytes: float = 0.0
 
     def reml(self, covariance: Covariance) -> REML:
         """The solver for a covariance, with the settings of this run."""

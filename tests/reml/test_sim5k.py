@@ -44,19 +44,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def fit(folder: Path, grms: list[str], trait: int, covariates: bool) -> dict[str, Any]:
+def fit(folder: Path, grms: list[str], trait: int, covariates: bool, traces: str = "exact") -> dict[str, Any]:
     tables = {"qcovar": str(folder / "sim5k.qcovar"), "covar": str(folder / "sim5k.covar")} if covariates else {}
     data = DataConfig(
         grm=[str(folder / f"{name}.grm.zarr") for name in grms], pheno=str(folder / "sim5k.phen"), pheno_column=trait, **tables
     )
     grid = ProcessGrid.connect()
     inputs, covariance = read_model(FitConfig(data=data), grid)
-    result = REML(covariance, grid=grid).fit(tensor(inputs.y), tensor(inputs.X).reshape(len(inputs.y), -1))
+    y, X = tensor(inputs.y), tensor(inputs.X).reshape(len(inputs.y), -1)
+    result = REML(covariance, grid=grid).fit(y, X, traces=traces, num_probes=128 if traces == "hutchinson" else 64)
     return {
         "n": len(inputs.y),
         "status": str(result.status),
         "var": result.theta.tolist(),
         "se_AI": result.standard_errors.tolist(),
+        "monte_carlo_se": result.monte_carlo_se.tolist(),
         "prop": [c.proportion for c in result.components],
         "prop_se_AI": [c.proportion_se for c in result.components],
         "logL": result.loglik,
@@ -88,6 +90,25 @@ CASES = {
 def test_estimates_equal_the_exact_ones(folder: Path, name: str) -> None:
     exact = json.loads((references() / "sim5k" / "reml_exact.json").read_text())[name]
     check(fit(folder, *CASES[name]), exact)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cheaper_iterations_find_the_same(folder: Path, name: str) -> None:
+    exact, auto = (fit(folder, *CASES[name], traces=traces) for traces in ("exact", "auto"))
+    assert auto["status"] == exact["status"]
+    assert auto["logL"] == pytest.approx(exact["logL"], rel=1e-6)
+    for mine, theirs, my_se, se in zip(auto["var"], exact["var"], auto["se_AI"], exact["se_AI"], strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4 * se) if math.isfinite(se) else mine == theirs
+        assert my_se == pytest.approx(se, rel=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_random_probes_are_off_by_what_they_say(folder: Path, name: str) -> None:
+    exact, random = (fit(folder, *CASES[name], traces=traces) for traces in ("exact", "hutchinson"))
+    for mine, theirs, error, se in zip(random["var"], exact["var"], random["monte_carlo_se"], exact["se_AI"], strict=True):
+        if math.isfinite(se):
+            assert error < 0.15 * se
+            assert abs(mine - theirs) < 4 * error + 1e-3 * se
 
 
 def test_two_ranks_find_the_same(folder: Path) -> None:
