@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.plan.cost import Plan, plan
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
-from openreml_dist.plan.memory import Memory, Model, least_ranks, memory
+from openreml_dist.plan.memory import Model, check_memory, memory
 
 GPUS = {"H100": "h100-nvlink", "A100": "a100"}  # part of the name that a device gives itself -> preset
 CGROUP = Path("/sys/fs/cgroup")
@@ -28,7 +27,7 @@ def forecast(run: Run, layout: TileLayout, model: Model) -> list[str]:
         ConfigError: on every rank, if the fullest rank needs more memory than a rank has.
     """
     needed = memory(layout, model)
-    refuse_if_too_large(run.grid, layout, model, needed)
+    refuse_if_too_large(run.grid, layout, model)
     run.planned_memory_bytes = needed.total
     parts = ", ".join(f"{name} {num_bytes / 1e9:.2f}" for name, num_bytes in needed.parts().items() if num_bytes >= 5e6)
     lines = [f"plan: {needed.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"]
@@ -69,28 +68,15 @@ def _machine(grid: ProcessGrid) -> Machine | None:
     return machine.shared_by(hosts.count(hosts[0]), torch.get_num_threads())
 
 
-def refuse_if_too_large(grid: ProcessGrid, layout: TileLayout, model: Model, needed: Memory) -> None:
+def refuse_if_too_large(grid: ProcessGrid, layout: TileLayout, model: Model) -> None:
     """Raise on every rank if a rank has less memory than the fullest one needs. Collective.
 
     Raises:
         ConfigError: with the least number of ranks that would do.
     """
-    on_device = grid.device.type != "cpu"
     hosts = grid.gather(socket.gethostname())
     available = min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank]))))
-    bytes_needed = needed.on_device if on_device else needed.total
-    if bytes_needed <= available:
-        return
-    enough = least_ranks(layout.size, layout.tile_size, model, available, on_device)
-    advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
-    without_cache = memory(layout, replace(model, cache_bytes=0.0))
-    if not on_device and without_cache.total <= available:
-        advice += ", or solver.kernel_cache_gb=0"
-    ranks = f"{grid.shape.size} {'rank' if grid.shape.size == 1 else 'ranks'}"
-    raise ConfigError(
-        f"does not fit: {layout.size:,} samples on {ranks} take {bytes_needed / 1e9:.2f} GB on the fullest rank, but "
-        f"{available / 1e9:.2f} GB are available to one; {advice}"
-    )
+    check_memory(layout, model, available, on_device=grid.device.type != "cpu")
 
 
 def available_bytes(device: torch.device, ranks_on_host: int) -> float:

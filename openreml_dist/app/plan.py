@@ -11,9 +11,9 @@ from openreml_dist.app.plan_tables import head, machine_table, memory_table, tim
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
-from openreml_dist.plan.cost import Plan, plan
+from openreml_dist.plan.cost import plan
 from openreml_dist.plan.machine import as_json, calibration_file, load_machine
-from openreml_dist.plan.memory import Model, least_ranks
+from openreml_dist.plan.memory import Model, check_memory
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def _plan(settings: PlanConfig) -> int:
     terminal = Terminal(0)
     terminal.say(head(made, model))
     terminal.show(memory_table(made), time_table(made))
-    refuse_if_too_large(made, model)
+    check_memory(made.layout, model, machine.memory_bytes, on_device=machine.cores == 0)
     return 0
 
 
@@ -106,27 +106,6 @@ def check(settings: PlanConfig) -> int:
     if settings.num_samples is None:
         raise ConfigError("num_samples is not given: openreml-plan num_samples=100000 ranks=8 machine=h100-nvlink")
     return settings.num_samples
-
-
-def refuse_if_too_large(made: Plan, model: Model) -> None:
-    """Raise if a rank has less memory than it needs.
-
-    Raises:
-        ConfigError: with the least number of ranks that would do.
-    """
-    machine, needed = made.machine, made.memory
-    on_device = machine.cores == 0
-    bytes_needed = needed.on_device if on_device else needed.total
-    if bytes_needed <= machine.memory_bytes:
-        return
-    layout = made.layout
-    enough = least_ranks(layout.size, layout.tile_size, model, machine.memory_bytes, on_device)
-    advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
-    raise ConfigError(
-        f"does not fit: {layout.size:,} samples on {layout.grid.size} "
-        f"{'rank' if layout.grid.size == 1 else 'ranks'} take {bytes_needed / 1e9:.1f} GB on the fullest rank, which has "
-        f"{machine.memory_bytes / 1e9:.1f} GB; {advice}"
-    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """Settings, ranks, terminal and folder of a run, the seconds that its parts have taken, and the memory planned for a rank."""
+    """Settings, ranks, terminal and folder of a run, seconds that its parts have taken, and the memory planned for a rank."""
 
     settings: FitConfig
     grid: ProcessGrid

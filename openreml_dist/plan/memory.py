@@ -5,8 +5,9 @@ Legend: n samples, p fixed effects, r parameters, s probes, b rows a tile; P x Q
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.plan.work import Geometry
 
@@ -116,3 +117,27 @@ def least_ranks(size: int, tile_size: int, model: Model, bytes_a_rank: float, on
             return ranks
         ranks *= 2
     return None
+
+
+def check_memory(layout: TileLayout, model: Model, available: float, on_device: bool) -> None:
+    """Refuse what does not fit into the memory that a rank has.
+
+    Raises:
+        ConfigError: with the least number of ranks that would do.
+    """
+
+    def needed(model: Model) -> float:
+        found = memory(layout, model)
+        return found.on_device if on_device else found.total
+
+    if needed(model) <= available:
+        return
+    enough = least_ranks(layout.size, layout.tile_size, model, available, on_device)
+    advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
+    if not on_device and needed(replace(model, cache_bytes=0.0)) <= available:
+        advice += ", or solver.kernel_cache_gb=0"
+    ranks = f"{layout.grid.size} {'rank' if layout.grid.size == 1 else 'ranks'}"
+    raise ConfigError(
+        f"does not fit: {layout.size:,} samples on {ranks} take {needed(model) / 1e9:.2f} GB on the fullest rank, but "
+        f"{available / 1e9:.2f} GB are available to one; {advice}"
+    )
