@@ -35,10 +35,10 @@ print(time.perf_counter() - begun)
 """
 
 BASELINE = """
-import resource
+from pathlib import Path
 from openreml_dist.app import fit, forecast, launch, lrt, model, plot, report, results, terminal
 import hydra, matplotlib.figure, matplotlib.backends.backend_agg, pandas, zarr
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 

@@ -19,7 +19,7 @@ class Workspace:
     """Memory of one tiled matrix after another, of whichever precision: making the next one overwrites the last.
 
     Args:
-        dtype: of the widest of them.
+        dtype: of the widest of them that is expected.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -28,9 +28,10 @@ class Workspace:
 
     def zeros(self, j: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The slab of block column j, (height, width), all zero. Local."""
-        if j not in self._slabs:
-            self._slabs[j] = torch.empty(height * width * self._number_bytes, dtype=torch.uint8, device=device)
         number_bytes = torch.empty((), dtype=dtype).element_size()
+        if j not in self._slabs or len(self._slabs[j]) < height * width * number_bytes:
+            size = height * width * max(number_bytes, self._number_bytes)
+            self._slabs[j] = torch.empty(size, dtype=torch.uint8, device=device)
         return self._slabs[j][: height * width * number_bytes].view(dtype).view(height, width).zero_()
 
 

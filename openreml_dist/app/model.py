@@ -114,6 +114,7 @@ def planned_model(solver: SolverConfig, covariance: Covariance, num_fixed: int) 
         num_generated=len(covariance.terms) - len(kernels),
         num_fixed=num_fixed,
         num_probes=0 if solver.traces == "exact" else traces_settings(solver)["num_probes"],
+        number_bytes=4 if solver.traces == "hutchinson" else 8,
         chunk_size=max(kernel.chunk_size for kernel in kernels),
         cache_bytes=1e9 * solver.kernel_cache_gb,
     )

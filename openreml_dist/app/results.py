@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 from omegaconf import OmegaConf
 
@@ -68,7 +69,13 @@ def input_digests(data: DataConfig) -> dict[str, str]:
 
 def profile_of_rank(grid: ProcessGrid) -> dict[str, int]:
     """What this rank has computed in tiled linear algebra and received, and the most memory it has held. Local."""
-    from resource import RUSAGE_SELF, getrusage
+    return {"rank": grid.rank, **asdict(grid.counters), "peak_memory_bytes": _peak_memory()}
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"rank": grid.rank, **asdict(grid.counters), "peak_memory_bytes": unit * getrusage(RUSAGE_SELF).ru_maxrss}
+
+def _peak_memory() -> int:
+    """Bytes; that of the system's accounts is as large as the parent process was, where there is no /proc."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -26,6 +26,7 @@ class Model:
         num_generated: terms that are made tile by tile, the residual among them.
         num_fixed: columns of X.
         num_probes: random probes, 0 without.
+        number_bytes: of a number of V: 8, or 4 where all iterations are in float32.
         chunk_size: rows of a stored chunk.
         cache_bytes: host memory that a rank may spend on stored tiles.
     """
@@ -34,6 +35,7 @@ class Model:
     num_generated: int = 1
     num_fixed: int = 1
     num_probes: int = 64
+    number_bytes: int = DOUBLE
     chunk_size: int = 1024
     cache_bytes: float = 1e9
 
@@ -79,7 +81,7 @@ class Memory:
 
 
 def memory(layout: TileLayout, model: Model) -> Memory:
-    """Memory of the rank that holds most, in the iterations in float64."""
+    """Memory of the rank that holds most, in the iterations of the widest numbers."""
     g = Geometry(layout)
     b = layout.tile_size
     fullest = float(g.words.max())
@@ -88,10 +90,10 @@ def memory(layout: TileLayout, model: Model) -> Memory:
     kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
     whole_chunk = min(model.chunk_size, layout.size) ** 2
     return Memory(
-        matrix=DOUBLE * fullest,
-        panels=DOUBLE * panels,
+        matrix=model.number_bytes * fullest,
+        panels=model.number_bytes * panels,
         vectors=vectors(layout.size, rows, model),
-        tiles=DOUBLE * TILES * min(b, layout.size) ** 2,
+        tiles=model.number_bytes * TILES * min(b, layout.size) ** 2,
         kernels=kept,
         chunks=SINGLE * CHUNKS * whole_chunk if model.num_kernels else 0.0,
     )

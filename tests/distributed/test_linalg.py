@@ -14,7 +14,7 @@ from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.linalg import cholesky_, multiply, sweep_inverse_
 from openreml_dist.plan.memory import Model, memory
 from openreml_dist.plan.work import cholesky_work, sweep_work
-from openreml_dist.tiled import TiledSymmetric
+from openreml_dist.tiled import TiledSymmetric, Workspace
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import random_positive_definite, tiled, whole
 
@@ -225,6 +225,16 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
     gc.collect()
     sweep_inverse_(V, look)
     return {**seen, "slabs": V.num_bytes()}
+
+
+def test_a_workspace_serves_matrices_of_either_precision() -> None:
+    layout, grid = TileLayout(50, 20, GridShape(1, 1)), ProcessGrid.single()
+    workspace = Workspace(torch.float32)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        V = TiledSymmetric(layout, grid, dtype, workspace)
+        for _, _, tile in V.tiles():
+            assert tile.dtype == dtype and tile.is_contiguous() and not bool(tile.any())
+            tile.fill_(torch.nan)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2), (2, 3)])

@@ -50,3 +50,14 @@ def test_failing_minor_is_reported_from_the_gpu() -> None:
     covariance, y, X = model(200)
     with pytest.raises(NotPositiveDefiniteError, match="leading minor of order"):
         REML(covariance, grid=ProcessGrid.single("cuda")).loglik(y, X, torch.tensor([0.1, 0.1, -0.5]))
+
+
+@pytest.mark.parametrize("traces", ["auto", "hutchinson"])
+def test_cheaper_iterations_on_the_gpu_find_the_same(traces: str) -> None:
+    covariance, y, X = model(2400)
+    gpu = REML(covariance, grid=ProcessGrid.single("cuda")).fit(y, X, traces=traces)
+    cpu = REML(covariance).fit(y, X, traces=traces)
+    assert gpu.status == cpu.status
+    assert [str(i.step.evaluation) for i in gpu.iterations][:3] == [str(i.step.evaluation) for i in cpu.iterations][:3]
+    tolerance = 1e-4 if traces == "auto" else 1e-2  # standard errors: float32 to the end has its own rounding
+    assert float(((gpu.theta - cpu.theta) / cpu.standard_errors).abs().nan_to_num().max()) < tolerance
