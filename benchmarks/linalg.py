@@ -6,7 +6,7 @@ In every round each program runs once, one after the other and after a run that 
 all of them; ratios are medians over the rounds. LAPACK is ``torch.linalg.cholesky`` and ``torch.cholesky_inverse``; ScaLAPACK
 (``benchmarks/scalapack.c``; Debian's libscalapack-openmpi-dev, libopenmpi-dev and libopenblas-dev) is built here and run with
 the best of three block sizes and two grids, its own DGEMM rate beside it. Rates count n³ flops for an inverse and n³/3 for a
-factor. Written to ``benchmarks/results/linalg.md``.
+factor. Written to ``benchmarks/results/NAME.md``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from openreml_dist.tiled import TiledSymmetric
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = ((1, 1), (1, 2), (2, 1))  # ranks, threads of each
-BLOCK_SIZES = (64, 128, 256)
 SCALAPACK = Path(__file__).with_name("scalapack.c")
 
 
@@ -118,9 +117,9 @@ def scalapack(program: Path, n: int, ranks: int, block_size: int, rows: int) -> 
     return float(words[1]), float(words[3]), float(words[5])
 
 
-def best_scalapack(program: Path, n: int, ranks: int) -> tuple[int, int, float]:
+def best_scalapack(program: Path, n: int, ranks: int, block_sizes: list[int]) -> tuple[int, int, float]:
     """Block size and grid rows that factor and invert fastest, and the DGEMM rate."""
-    trials = {(size, rows): scalapack(program, n, ranks, size, rows) for size in BLOCK_SIZES for rows in sorted({1, ranks})}
+    trials = {(size, rows): scalapack(program, n, ranks, size, rows) for size in block_sizes for rows in sorted({1, ranks})}
     size, rows = min(trials, key=lambda key: trials[key][1])
     return size, rows, statistics.median(rate for _, _, rate in trials.values())
 
@@ -129,10 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 8192])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--block-sizes", type=int, nargs="+", default=[64, 128, 256], help="of ScaLAPACK")
+    parser.add_argument("--name", default="linalg", help="of the file of results")
     arguments = parser.parse_args()
     lines = [
         f"float64, {os.cpu_count()} cores, torch {torch.__version__}, median of {arguments.repeats} interleaved rounds; "
-        '"faster" is the peer\'s time over ours.',
+        "ratios are the time of another program over ours, and of ours on 1 x 1 over ours.",
         "",
         "| n | ranks x threads | factor s | Gflop/s | sweep s | Gflop/s | LAPACK factor | factor + inverse "
         "| ScaLAPACK factor | factor + inverse | ours on 1 x 1: factor | sweep |",
@@ -142,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         program = build_scalapack(folder)
         for n in arguments.sizes:
-            best = {ranks: best_scalapack(program, n, ranks) for ranks in (1, 2)} if program else {}
+            best = {ranks: best_scalapack(program, n, ranks, arguments.block_sizes) for ranks in (1, 2)} if program else {}
             rounds = []
             for _ in range(arguments.repeats):
                 found = {}
@@ -161,7 +162,7 @@ def main() -> None:
             ]
     text = "\n".join([*lines, "", *notes]) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "linalg.md").write_text(text)
+    (RESULTS / f"{arguments.name}.md").write_text(text)
     print(text)
 
 
