@@ -21,17 +21,21 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def forecast(run: Run, layout: TileLayout, model: Model) -> list[str]:
-    """Lines that say what the run will cost. Collective.
+    """Lines that say what the run will cost, on rank 0. Collective.
 
     Raises:
         ConfigError: on every rank, if the fullest rank needs more memory than a rank has.
     """
+    hosts = run.grid.gather(socket.gethostname())
+    ranks_on_host = hosts.count(hosts[run.grid.rank])
+    refuse_if_too_large(run.grid, layout, model, ranks_on_host)
+    if not run.grid.is_root:
+        return []
     needed = memory(layout, model)
-    refuse_if_too_large(run.grid, layout, model)
     run.planned_memory_bytes = needed.total
     parts = ", ".join(f"{name} {num_bytes / 1e9:.2f}" for name, num_bytes in needed.parts().items() if num_bytes >= 5e6)
     lines = [f"plan: {needed.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"]
-    machine = _machine(run.grid)
+    machine = _machine(run.grid, ranks_on_host)
     if machine is None:
         lines[0] += "; openreml-plan mode=calibrate measures this machine for a forecast of time"
     else:
@@ -54,8 +58,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def _machine(grid: ProcessGrid) -> Machine | None:
-    """The rates of this machine as each rank sees it, if they are known."""
+def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:
+    """The rates of this machine as this rank sees it, if they are known here: hosts may differ in that. Local."""
     if grid.device.type == "cuda":
         name = torch.cuda.get_device_name(grid.device)
         preset = next((preset for part, preset in GPUS.items() if part in name), None)
@@ -64,18 +68,16 @@ def _machine(grid: ProcessGrid) -> Machine | None:
         machine = load_machine("this")
     except ConfigError:
         return None
-    hosts = grid.gather(socket.gethostname())
-    return machine.shared_by(hosts.count(hosts[0]), torch.get_num_threads())
+    return machine.shared_by(ranks_on_host, torch.get_num_threads())
 
 
-def refuse_if_too_large(grid: ProcessGrid, layout: TileLayout, model: Model) -> None:
+def refuse_if_too_large(grid: ProcessGrid, layout: TileLayout, model: Model, ranks_on_host: int) -> None:
     """Raise on every rank if a rank has less memory than the fullest one needs. Collective.
 
     Raises:
         ConfigError: with the least number of ranks that would do.
     """
-    hosts = grid.gather(socket.gethostname())
-    available = min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank]))))
+    available = min(grid.gather(available_bytes(grid.device, ranks_on_host)))
     check_memory(layout, model, available, on_device=grid.device.type != "cpu")
 
 

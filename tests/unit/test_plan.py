@@ -142,10 +142,10 @@ def test_fit_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     layout, model, grid = TileLayout(20_000, 192, GridShape(1, 1)), Model(cache_bytes=1e9), ProcessGrid.single()
     needed = memory(layout, model)
     monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total)
-    forecast.refuse_if_too_large(grid, layout, model)
+    forecast.refuse_if_too_large(grid, layout, model, 1)
     monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total - 1)
     with pytest.raises(ConfigError, match=r"20,000 samples on 1 rank .* at least 2 such ranks .*, or solver.kernel_cache"):
-        forecast.refuse_if_too_large(grid, layout, model)
+        forecast.refuse_if_too_large(grid, layout, model, 1)
 
 
 def test_available_memory_is_shared_by_the_ranks_of_a_host() -> None:
