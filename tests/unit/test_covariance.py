@@ -109,6 +109,13 @@ def test_a_pass_reads_every_chunk_once_whatever_the_tiles_and_the_samples(order:
         source.reads.clear()
 
 
+def test_a_tile_reads_the_chunks_under_it_and_no_more() -> None:
+    source = Recorder()
+    kernel = Kernel(source, np.arange(49, -1, -1))  # the last samples of the source first
+    kernel.dtile(0, range(5), range(20, 25), THETA, CPU)
+    assert sorted(source.reads) == [(2, 1), (3, 1)]  # rows 49 to 45, columns 29 to 25: chunks of 16
+
+
 def test_a_chunk_that_cannot_be_read_is_told_in_the_pass() -> None:
     class Damaged(Recorder):
         def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
