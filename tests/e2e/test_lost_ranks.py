@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.data import Cohort, relationships, write_grm, write_lines
-from tests.e2e.programs import Running, fit, needs_mpi
+from tests.e2e.programs import Finished, Running, fit, needs_mpi
 
 SECONDS = 60.0
 NO_MEMORY = (
@@ -32,12 +33,17 @@ def long_fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return f"data.grm={folder / 'large.grm.zarr'}", f"data.pheno={folder / 'y.phen'}", *slowly
 
 
+def disturbed(launched: str, folder: Path, settings: tuple[str, ...], disturb: Callable[[Running], None]) -> Finished:
+    """A fit that something happens to after its first steps, and that then ends by itself."""
+    with Running(launched, folder / "run", settings) as running:
+        running.wait_for_steps()
+        disturb(running)
+        return running.finished(SECONDS)
+
+
 @pytest.mark.parametrize("launched", ["torchrun", MPIRUN])
 def test_killed_rank_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
-    with Running(launched, tmp_path / "run", long_fit) as running:
-        running.wait_for_steps()
-        running.rank(1).kill()
-        run = running.finished(SECONDS)
+    run = disturbed(launched, tmp_path, long_fit, lambda running: running.rank(1).kill())
     assert run.exit_code != 0
     said = run.errors.partition("openreml-fit: error: rank 0: ")[2]
     assert said.startswith(("another rank stopped answering", "ended by SIGTERM")), run.errors  # whichever rank 0 noticed first
@@ -47,10 +53,7 @@ def test_killed_rank_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, lau
 
 @pytest.mark.parametrize("launched", [SLOW_TORCHRUN, SLOW_MPIRUN])
 def test_killed_rank_0_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
-    with Running(launched, tmp_path / "run", long_fit) as running:
-        running.wait_for_steps()
-        running.rank(0).kill()
-        run = running.finished(SECONDS)
+    run = disturbed(launched, tmp_path, long_fit, lambda running: running.rank(0).kill())
     assert run.exit_code != 0
     assert "rank 1: another rank stopped answering" in run.errors or "SIGKILL" in run.errors  # whoever is quicker
     assert not (run.run_dir / "result.json").exists()  # so that nobody takes the run for finished
@@ -58,10 +61,7 @@ def test_killed_rank_0_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, l
 
 @pytest.mark.parametrize("launched", [SLOW_TORCHRUN, MPIRUN])  # torchrun takes half a minute to kill a stopped process
 def test_rank_that_hangs_ends_the_job_at_the_time_out(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
-    with Running(launched, tmp_path / "run", (*long_fit, "launcher.timeout_seconds=4")) as running:
-        running.wait_for_steps()
-        running.rank(1).suspend()
-        run = running.finished(SECONDS)
+    run = disturbed(launched, tmp_path, (*long_fit, "launcher.timeout_seconds=4"), lambda running: running.rank(1).suspend())
     assert run.exit_code == {"torchrun": 1, "mpirun": 5}[launched]
     said = run.errors.partition("rank 0: another rank stopped answering (")[2]
     # the second with TORCH_DISTRIBUTED_DEBUG=DETAIL, where torch checks every collective by a barrier that names the rank
@@ -71,10 +71,7 @@ def test_rank_that_hangs_ends_the_job_at_the_time_out(long_fit: tuple[str, ...],
 
 @pytest.mark.parametrize("launched", ["alone", "torchrun", MPIRUN])
 def test_interrupt_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
-    with Running(launched, tmp_path / "run", long_fit) as running:
-        running.wait_for_steps()
-        os.killpg(running.process.pid, signal.SIGINT)
-        run = running.finished(SECONDS)
+    run = disturbed(launched, tmp_path, long_fit, lambda running: os.killpg(running.process.pid, signal.SIGINT))
     assert run.exit_code == (130 if launched == "alone" else 1)
     if launched != "mpirun":  # mpirun passes on no more output after an interrupt, and kills its ranks a moment later
         assert "openreml-fit: interrupted" in run.errors or "SIGTERM" in run.errors
@@ -82,10 +79,7 @@ def test_interrupt_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launc
 
 @pytest.mark.parametrize("launched", ["alone", SLOW_TORCHRUN, SLOW_MPIRUN])
 def test_terminated_job_says_why(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
-    with Running(launched, tmp_path / "run", long_fit) as running:
-        running.wait_for_steps()
-        running.process.terminate()
-        run = running.finished(SECONDS)
+    run = disturbed(launched, tmp_path, long_fit, lambda running: running.process.terminate())
     assert run.exit_code == (5 if launched == "alone" else 1)
     if launched != "mpirun":
         assert "ended by SIGTERM" in run.errors
