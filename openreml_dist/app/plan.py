@@ -47,7 +47,7 @@ def _calibrate() -> int:
 
 
 def _read_a_store(folder: Path) -> Iterator[int]:
-    """Write a GRM of 16 chunks, then read it, from the page cache."""
+    """Write a GRM of 15 chunks, then read it, from the page cache."""
     import numpy as np
 
     from openreml_dist.store.grm import lower_tiles, open_grm

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent
+from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent, all_pairs
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout
@@ -130,7 +130,9 @@ class Covariance:
                     continue
                 products = values @ uW[columns]
                 T[k, rows] += products[:, 0]
-                trace = _inner(_part(tiles[piece.tile], piece), values) - _inner(uW[rows, 1:], products[:, 1:])
+                trace = _inner(tiles[piece.tile][all_pairs(piece.rows, piece.columns)], values) - _inner(
+                    uW[rows, 1:], products[:, 1:]
+                )
                 if spans[piece.tile][0] != spans[piece.tile][1]:  # the mirror image above the diagonal
                     T[k, columns] += values.mT @ uW[rows, 0]
                     trace = 2 * trace
@@ -162,19 +164,7 @@ def _add_(tile: Tensor, piece: Piece, factor: float) -> None:
     elif isinstance(piece.rows, slice) and isinstance(piece.columns, slice):
         tile[piece.rows, piece.columns].add_(piece.values, alpha=factor)
     else:
-        tile[_both(piece)] += piece.values.to(tile.dtype) * factor
-
-
-def _part(tile: Tensor, piece: Piece) -> Tensor:
-    """The numbers of a tile where a piece lies."""
-    return tile[_both(piece)]
-
-
-def _both(piece: Piece) -> tuple[Index, Index]:
-    """An index for all pairs of rows and columns."""
-    if isinstance(piece.rows, Tensor) and isinstance(piece.columns, Tensor):
-        return piece.rows[:, None], piece.columns
-    return piece.rows, piece.columns
+        tile[all_pairs(piece.rows, piece.columns)] += piece.values.to(tile.dtype) * factor
 
 
 def _positions(piece: Piece, span: tuple[range, range]) -> tuple[Index, Index]:

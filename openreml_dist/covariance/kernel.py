@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import EVERYTHING, Index, Piece, Spans, VarianceComponent
+from openreml_dist.covariance.term import EVERYTHING, Index, Piece, Spans, VarianceComponent, all_pairs
 from openreml_dist.errors import InputError
 
 READ_AHEAD = 2  # chunks that are read while another is used
@@ -163,7 +163,7 @@ class _Part:
 
     def of(self, chunk: Tensor) -> Tensor:
         source = chunk.mT if self.mirrored else chunk
-        return source[_cross(self.from_rows, self.from_columns)]
+        return source[all_pairs(self.from_rows, self.from_columns)]
 
 
 def _by_chunk(index: Indices, chunk_size: int) -> dict[int, tuple[Index, Index]]:
@@ -186,13 +186,8 @@ def _as_slice(positions: Indices) -> Index:
     return torch.from_numpy(positions)
 
 
-def _cross(rows: Index, columns: Index) -> tuple[Index, Index]:
-    """An index for all pairs of rows and columns."""
-    return (rows[:, None] if isinstance(rows, Tensor) and isinstance(columns, Tensor) else rows), columns
-
-
 def _put(tile: Tensor, piece: Piece) -> None:
-    tile[_cross(piece.rows, piece.columns)] = piece.values.cpu()
+    tile[all_pairs(piece.rows, piece.columns)] = piece.values.cpu()
 
 
 def _read_ahead(

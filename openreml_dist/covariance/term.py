@@ -20,6 +20,11 @@ Index = slice | Tensor
 EVERYTHING = slice(None)
 
 
+def all_pairs(rows: Index, columns: Index) -> tuple[Index, Index]:
+    """An index for every row with every column."""
+    return (rows[:, None] if isinstance(rows, Tensor) and isinstance(columns, Tensor) else rows), columns
+
+
 @dataclass(frozen=True)
 class Piece:
     """Part of a tile: its numbers on ``rows`` x ``columns``, counted within the tile.

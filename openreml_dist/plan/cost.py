@@ -67,7 +67,8 @@ def plan(layout: TileLayout, model: Model, machine: Machine) -> Plan:
     """Predict memory and time of a fit."""
     g = Geometry(layout)
     words = float(g.words.max())
-    kept = memory(layout, model).kernels
+    held = memory(layout, model)
+    kept = held.kernels
     stored = SINGLE * words * model.num_kernels
     again = (stored - kept) / machine.read_bytes + (kept / machine.load_bytes)  # seconds to have all kernels at hand once more
     sweep, factor = sweep_work(layout), cholesky_work(layout)
@@ -99,4 +100,4 @@ def plan(layout: TileLayout, model: Model, machine: Machine) -> Plan:
         for method, counts in EVALUATIONS.items()
     }
     order = ("assemble", "invert", "project", "traces")
-    return Plan(layout, machine, memory(layout, model), {name: exact[name] for name in order}, read, fits)
+    return Plan(layout, machine, held, {name: exact[name] for name in order}, read, fits)

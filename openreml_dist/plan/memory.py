@@ -75,6 +75,10 @@ class Memory:
         """What a rank on a CPU holds at most: chunks are read when there are no panels."""
         return self.matrix + self.vectors + self.kernels + max(self.panels + self.tiles, self.chunks)
 
+    def needed(self, on_device: bool) -> float:
+        """What must be available to a rank: in its accelerator, or on its host."""
+        return self.on_device if on_device else self.total
+
     def parts(self) -> dict[str, float]:
         """Bytes by part."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -114,8 +118,7 @@ def least_ranks(size: int, tile_size: int, model: Model, bytes_a_rank: float, on
     """The smallest power of two of ranks whose share fits; None if not even ``MOST_RANKS`` suffice."""
     ranks = 1
     while ranks <= MOST_RANKS:
-        needed = memory(TileLayout(size, tile_size, GridShape.choose(ranks)), model)
-        if (needed.on_device if on_device else needed.total) <= bytes_a_rank:
+        if memory(TileLayout(size, tile_size, GridShape.choose(ranks)), model).needed(on_device) <= bytes_a_rank:
             return ranks
         ranks *= 2
     return None
@@ -127,19 +130,15 @@ def check_memory(layout: TileLayout, model: Model, available: float, on_device: 
     Raises:
         ConfigError: with the least number of ranks that would do.
     """
-
-    def needed(model: Model) -> float:
-        found = memory(layout, model)
-        return found.on_device if on_device else found.total
-
-    if needed(model) <= available:
+    needed = memory(layout, model).needed(on_device)
+    if needed <= available:
         return
     enough = least_ranks(layout.size, layout.tile_size, model, available, on_device)
     advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
-    if not on_device and needed(replace(model, cache_bytes=0.0)) <= available:
+    if not on_device and memory(layout, replace(model, cache_bytes=0.0)).total <= available:
         advice += ", or solver.kernel_cache_gb=0"
     ranks = f"{layout.grid.size} {'rank' if layout.grid.size == 1 else 'ranks'}"
     raise ConfigError(
-        f"does not fit: {layout.size:,} samples on {ranks} take {needed(model) / 1e9:.2f} GB on the fullest rank, but "
+        f"does not fit: {layout.size:,} samples on {ranks} take {needed / 1e9:.2f} GB on the fullest rank, but "
         f"{available / 1e9:.2f} GB are available to one; {advice}"
     )
