@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, Identity, VarianceComponent
+from openreml_dist.covariance import Covariance, FeatureKernel, Identity
 from openreml_dist.grid import Counters, ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
@@ -30,17 +30,6 @@ from openreml_dist.linalg.panels import multiply_upper_
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.step import Problem, ai_step
 from openreml_dist.tiled import TiledSymmetric
-
-
-class FeatureKernel(VarianceComponent):
-    """ZZᵀ/m from features on the device, so that no disk is measured."""
-
-    def __init__(self, name: str, Z: Tensor) -> None:
-        super().__init__(name, len(Z))
-        self._Z = Z
-
-    def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor:  # noqa: ARG002
-        return self._Z[rows.start : rows.stop] @ self._Z[columns.start : columns.stop].mT / self._Z.shape[1]
 
 
 def seconds(device: torch.device, prepare: Callable[[], object], work: Callable[[object], object], repeats: int) -> float:
@@ -130,7 +119,7 @@ def factorisations(n: int, tile_size: int, dtype: torch.dtype, grid: ProcessGrid
 def step(n: int, tile_size: int, num_kernels: int, grid: ProcessGrid) -> str:
     generator = torch.Generator(grid.device).manual_seed(1)
     options = {"generator": generator, "dtype": torch.float64, "device": grid.device}
-    kernels = [FeatureKernel(f"g{k}", torch.randn(n, 64, **options)) for k in range(num_kernels)]
+    kernels = [FeatureKernel(torch.randn(n, 64, **options), f"g{k}") for k in range(num_kernels)]
     covariance = Covariance([*kernels, Identity(n)])
     X = torch.cat([torch.ones(n, 1, dtype=torch.float64, device=grid.device), torch.randn(n, 4, **options)], dim=1)
     problem = Problem(covariance, torch.randn(n, **options), Design.of(X), grid, TileLayout(n, tile_size, grid.shape))

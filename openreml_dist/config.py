@@ -98,7 +98,7 @@ class SolverConfig:
 
     tile_size: Optional[int] = None  # rows of a tile; None chooses from n and the grid
     constrain: bool = True  # variances stay at or above their bound
-    start: Any = "haseman-elston"  # haseman-elston, equal, or a list of variances, the residual last
+    start: Any = "auto"  # auto, haseman-elston, equal, or a list of values, one a parameter
     max_iter: int = 50
     tolerance_theta: float = 1e-6  # the next step would move no component by more, in standard errors
     tolerance_loglik: float = 1e-9  # ... nor raise logL by more, beyond its rounding

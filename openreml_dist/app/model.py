@@ -115,7 +115,7 @@ def planned_model(solver: SolverConfig, covariance: Covariance, num_fixed: int) 
         num_fixed=num_fixed,
         num_probes=0 if solver.traces == "exact" else traces_settings(solver)["num_probes"],
         number_bytes=4 if solver.traces == "hutchinson" else 8,
-        chunk_size=max(kernel.chunk_size for kernel in kernels),
+        chunk_size=max(kernel.K.chunk_size for kernel in kernels),
         cache_bytes=1e9 * solver.kernel_cache_gb,
     )
 
@@ -131,7 +131,7 @@ def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor 
     try:
         values = [float(value) for value in solver.start]
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"solver.start: {solver.start!r} is not haseman-elston, equal, or a list of variances") from error
+        raise ConfigError(f"solver.start: {solver.start!r} is not auto, haseman-elston, equal, or a list of values") from error
     if len(values) != len(parameters):
         raise ConfigError(f"solver.start: {len(values)} variances are given for {len(parameters)}: {', '.join(parameters)}")
     if not all(map(math.isfinite, values)):

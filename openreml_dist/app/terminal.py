@@ -73,7 +73,7 @@ class Terminal:
         step = iteration.step
         values = "".join(f"{value:15.6g}" for value in step.theta.tolist())
         seconds = sum(step.seconds.values())
-        bounds = "  at bound" if bool(iteration.at_lower.any()) else ""
+        bounds = "  at bound" if bool(iteration.at_bound.any()) else ""
         trials = f"  {iteration.evaluations} evaluations" if iteration.evaluations > 1 else ""
         self.say(
             f"{iteration.number:4d}{step.loglik:16.5f}{values}{iteration.largest_move:14.1e}{seconds:9.2f}"
@@ -110,14 +110,14 @@ def warnings(fit: FitResult) -> list[str]:
     """What a reader of the estimates should not overlook."""
     found = [
         f"{c.name} is on its bound, so it has no standard error"
-        for c, held in zip(fit.components, fit.at_lower.tolist(), strict=True)
+        for c, held in zip(fit.components, fit.at_bound.tolist(), strict=True)
         if held
     ]
     found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
     found += [f"{c.name} is more than the whole variance" for c in fit.components if c.proportion > 1]
     if fit.status.exit_code != 0:
         found.append(f"{fit.status}: {fit.message}; the estimates are those of the last iteration")
-    elif any(c.se is None for c, held in zip(fit.components, fit.at_lower.tolist(), strict=True) if not held):
+    elif any(c.se is None for c, held in zip(fit.components, fit.at_bound.tolist(), strict=True) if not held):
         found.append("the components cannot be told apart (singular information); they have no standard errors")
     return found
 

@@ -1,9 +1,57 @@
 """Covariance structures by tiles."""
 
+from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.covariance import Covariance
-from openreml_dist.covariance.grouping import Grouping
-from openreml_dist.covariance.identity import Identity
-from openreml_dist.covariance.kernel import Kernel, KernelSource
-from openreml_dist.covariance.term import Piece, Spans, Term, VarianceComponent
+from openreml_dist.covariance.distance import Exponential, Matern
+from openreml_dist.covariance.features import FeatureKernel, FeatureMatrix
+from openreml_dist.covariance.grouping import Grouping, SameLevel
+from openreml_dist.covariance.identity import Heterogeneous, Identity, IdentityMatrix, Weighted
+from openreml_dist.covariance.kernel import Kernel, KernelSource, StoredMatrix
+from openreml_dist.covariance.operators import BlockDiagonal, HadamardProduct, KroneckerProduct, Scaled, Sum
+from openreml_dist.covariance.parameters import Log, Logit, Parameter, ParameterMap, Transform
+from openreml_dist.covariance.pedigree import PedigreeMatrix
+from openreml_dist.covariance.propagation import CovariancePropagation
+from openreml_dist.covariance.small import DiagonalLevels, FactorAnalytic, SmallMatrix, Unstructured
+from openreml_dist.covariance.term import DiagonalTerm, Piece, Samples, Spans, Term, VarianceComponent
 
-__all__ = ["Covariance", "Grouping", "Identity", "Kernel", "KernelSource", "Piece", "Spans", "Term", "VarianceComponent"]
+__all__ = [
+    "AR1",
+    "BlockDiagonal",
+    "CompoundSymmetry",
+    "Covariance",
+    "CovariancePropagation",
+    "DiagonalLevels",
+    "DiagonalTerm",
+    "Exchangeable",
+    "Exponential",
+    "FactorAnalytic",
+    "FeatureKernel",
+    "FeatureMatrix",
+    "Grouping",
+    "HadamardProduct",
+    "Heterogeneous",
+    "Identity",
+    "IdentityMatrix",
+    "Kernel",
+    "KernelSource",
+    "KroneckerProduct",
+    "Log",
+    "Logit",
+    "Matern",
+    "Parameter",
+    "ParameterMap",
+    "PedigreeMatrix",
+    "Piece",
+    "SameLevel",
+    "Samples",
+    "Scaled",
+    "SmallMatrix",
+    "Spans",
+    "StoredMatrix",
+    "Sum",
+    "Term",
+    "Transform",
+    "Unstructured",
+    "VarianceComponent",
+    "Weighted",
+]

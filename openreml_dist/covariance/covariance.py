@@ -1,16 +1,19 @@
 """V(θ) as a sum of terms, assembled and differentiated tile by tile.
 
-Legend: n samples, r parameters θ in the order of the terms; V_k = ∂V/∂θ_k; tile (i, j) of the lower triangle, i ≥ j.
+Legend: n samples; terms with parameters η (m,) in their order; θ (r,) the free ones of them, perhaps transformed;
+V_k = ∂V/∂θ_k; tile (i, j) of the lower triangle, i ≥ j.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.parameters import ParameterMap, Transform
 from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent, all_pairs
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
@@ -34,23 +37,57 @@ class Covariance:
 
     Args:
         terms: summands of one size n; the residual comes last by convention.
+        fixed: values of parameters that are not estimated, by name.
+        shared: groups of names of parameters that have one value.
+        transforms: of parameters, by name: ``log``, ``logit``, ``identity``.
     Raises:
-        InputError: without terms, for terms of different sizes, or for two parameters of one name.
+        InputError: without terms, for terms of different sizes, or for parameters that are not there or not told apart.
+
+    Attributes:
+        map: from θ to the parameters of the terms.
+        parameters: r names of θ.
+        is_linear: V = Σ θ_k K_k with fixed K_k.
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        *,
+        fixed: Mapping[str, float] | None = None,
+        shared: Sequence[Sequence[str]] = (),
+        transforms: Mapping[str, str | Transform] | None = None,
+    ) -> None:
         if not terms:
             raise InputError("covariance: at least one term is needed")
         self.terms = tuple(terms)
-        self.parameters = tuple(name for term in terms for name in term.parameters)
         sizes = {term.name: term.size for term in terms}
         if len(set(sizes.values())) > 1:
             raise InputError(f"covariance: the terms have different numbers of samples: {sizes}")
-        if len(set(self.parameters)) < len(self.parameters):
-            raise InputError(f"covariance: two parameters have the same name: {', '.join(self.parameters)}")
+        self.map = ParameterMap.of([p for term in terms for p in term.parameters], fixed, shared, transforms)
+        self.parameters = self.map.free
         self.size = terms[0].size
-        self.is_linear = all(isinstance(term, VarianceComponent) for term in terms)
-        self.lower_bounds = torch.tensor([b for term in terms for b in term.lower_bounds], dtype=torch.float64)
+        self.is_linear = self.map.is_plain and all(isinstance(term, VarianceComponent) for term in terms)
+        ends = accumulate((len(term.parameters) for term in terms), initial=0)
+        self._places = [slice(start, end) for start, end in pairwise(ends)]
+
+    def eta_by_term(self, theta: Tensor) -> list[Tensor]:
+        """η of each term at θ (r,). Local."""
+        eta = self.map.eta(theta)
+        return [eta[place] for place in self._places]
+
+    def start(self, squares: Tensor) -> Tensor:
+        """θ (r,) at which every term explains the same share of the squared residuals (n,). Local."""
+        eta = torch.cat([term.start(squares, 1 / len(self.terms)) for term in self.terms])
+        lower, upper = self.map.bounds()
+        return torch.minimum(torch.maximum(self.map.theta(eta), lower), upper)
+
+    def summary(self, theta: Tensor) -> dict[str, Tensor]:
+        """What to report beside θ, by name: η where θ is transformed, correlations. Differentiable in θ (r,). Local."""
+        eta = self.map.eta(theta)
+        plain = {p.name: eta[i] for i, p in enumerate(self.map.parameters) if not self.map.is_shown_by_theta(i)}
+        for term, place in zip(self.terms, self._places, strict=True):
+            plain |= term.summary(eta[place])
+        return plain
 
     def assemble_(self, V: TiledSymmetric, theta: Tensor, progress: Progress = no_progress) -> None:
         """Fill the tiles of V with V(θ), one pass over the stored kernels.
@@ -64,11 +101,26 @@ class Covariance:
         with V.grid.together("assembling V"):
             tiles = [tile for _, _, tile in V.tiles()]
             spans = V.layout.spans(V.grid.rank)
-            for number, (term, theta_of_term) in enumerate(self._with_parameters(theta)):
-                factor, pieces = term.scaled_pieces(spans, theta_of_term, V.device)
+            for number, (term, eta) in enumerate(zip(self.terms, self.eta_by_term(theta), strict=True)):
+                factor, pieces = term.scaled_pieces(spans, eta, V.device)
                 for piece in pieces:
                     _add_(tiles[piece.tile], piece, factor)
                     progress((number + piece.share) / len(self.terms))
+
+    def assemble(self, theta: Tensor, grid: ProcessGrid, layout: TileLayout) -> TiledSymmetric:
+        """The tiles of V(θ), θ (r,) on the CPU. Collective."""
+        V = TiledSymmetric(layout, grid)
+        self.assemble_(V, theta)
+        return V
+
+    def derivatives(self, theta: Tensor, grid: ProcessGrid, layout: TileLayout) -> list[TiledSymmetric]:
+        """The tiles of V_k for every k: r times the memory of V, to look at; ``contract`` needs none of it. Collective."""
+        made = [TiledSymmetric(layout, grid) for _ in self.parameters]
+        with grid.together("assembling ∂V/∂θ"):
+            tiles = [[tile for _, _, tile in V_k.tiles()] for V_k in made]
+            for k, slope, piece, _ in self._derivatives(layout.spans(grid.rank), theta, grid.device):
+                _add_(tiles[k][piece.tile], piece, slope)
+        return made
 
     def times(
         self, B: Tensor, theta: Tensor, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress
@@ -88,16 +140,34 @@ class Covariance:
         products = torch.zeros(len(self.parameters), *B.shape, dtype=B.dtype, device=B.device)
         spans = layout.spans(grid.rank)
         with grid.together("reading ∂V/∂θ"):
-            for k, piece, share in self._derivatives(spans, theta, grid.device):
-                rows, columns = _positions(piece, spans[piece.tile])
-                values = piece.values.to(B.dtype)
-                if piece.is_diagonal:
-                    products[k, rows] += values[:, None] * B[rows]
-                    continue
-                products[k, rows] += values @ B[columns]
-                if spans[piece.tile][0] != spans[piece.tile][1]:  # the mirror image above the diagonal
-                    products[k, columns] += values.mT @ B[rows]
+            for k, slope, piece, share in self._derivatives(spans, theta, grid.device):
+                _multiply_(products[k], piece, spans[piece.tile], B, slope)
                 progress(share)
+        return grid.sum_(products)
+
+    def terms_times(
+        self, B: Tensor, theta: Tensor, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress
+    ) -> Tensor:
+        """Each term of V(θ) times B, in one pass over the stored kernels: with B = Py the BLUPs of the terms.
+
+        Collective. Cost: 2 n² m flops a term; one sum of n m numbers a term.
+
+        Args:
+            B: (n, m), the same on every rank.
+            theta: (r,) on the CPU.
+            grid: the ranks.
+            layout: which of them reads what.
+        Returns:
+            (terms, n, m), the same on every rank.
+        """
+        products = torch.zeros(len(self.terms), *B.shape, dtype=B.dtype, device=B.device)
+        spans = layout.spans(grid.rank)
+        with grid.together("reading the terms of V"):
+            for number, (term, eta) in enumerate(zip(self.terms, self.eta_by_term(theta), strict=True)):
+                factor, pieces = term.scaled_pieces(spans, eta, grid.device)
+                for piece in pieces:
+                    _multiply_(products[number], piece, spans[piece.tile], B, factor)
+                    progress((number + piece.share) / len(self.terms))
         return grid.sum_(products)
 
     def contract(self, P: Projector, u: Tensor, theta: Tensor, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
@@ -120,9 +190,9 @@ class Covariance:
         uW = torch.cat([u[:, None], P.W], dim=1).to(V_inv.dtype)
         with V_inv.grid.together("reading ∂V/∂θ"):
             tiles = [tile for _, _, tile in V_inv.tiles()]
-            for k, piece, share in self._derivatives(spans, theta, V_inv.device):
+            for k, slope, piece, share in self._derivatives(spans, theta, V_inv.device):
                 rows, columns = _positions(piece, spans[piece.tile])
-                values = piece.values.to(V_inv.dtype)
+                values = _times(piece.values.to(V_inv.dtype), slope)
                 if piece.is_diagonal:
                     T[k, rows] += values * uW[rows, 0]
                     leverage = tiles[piece.tile].diagonal() - uW[rows, 1:].square().sum(dim=1)
@@ -141,20 +211,20 @@ class Covariance:
         V_inv.grid.sum_(sums)
         return T.mT.contiguous(), traces
 
-    def _derivatives(self, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece, float]]:
-        """(k, piece of V_k, share that is done with it) over all k. Local."""
-        k = 0
-        for term, theta_of_term in self._with_parameters(theta):
-            for own in range(len(term.parameters)):
-                for piece in term.dpieces(own, spans, theta_of_term, device):
-                    yield k, piece, (k + piece.share) / len(self.parameters)
-                k += 1
+    def _derivatives(self, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[tuple[int, float, Piece, float]]:
+        """(k, factor, piece, share that is done): V_k is the sum of factor times piece. Local.
 
-    def _with_parameters(self, theta: Tensor) -> Iterator[tuple[Term, Tensor]]:
-        first = 0
-        for term in self.terms:
-            yield term, theta[first : first + len(term.parameters)]
-            first += len(term.parameters)
+        Several parameters of the terms may be one θ_k, and a fixed one is none.
+        """
+        slopes = self.map.slopes(theta)
+        for number, (term, eta) in enumerate(zip(self.terms, self.eta_by_term(theta), strict=True)):
+            first = self._places[number].start
+            if all(self.map.source[i] < 0 for i in range(first, self._places[number].stop)):
+                continue
+            for own, piece in term.dpieces(spans, eta, device):
+                k = self.map.source[first + own]
+                if k >= 0:
+                    yield k, slopes[first + own], piece, (number + piece.share) / len(self.terms)
 
 
 def _add_(tile: Tensor, piece: Piece, factor: float) -> None:
@@ -165,6 +235,22 @@ def _add_(tile: Tensor, piece: Piece, factor: float) -> None:
         tile[piece.rows, piece.columns].add_(piece.values, alpha=factor)
     else:
         tile[all_pairs(piece.rows, piece.columns)] += piece.values.to(tile.dtype) * factor
+
+
+def _multiply_(product: Tensor, piece: Piece, span: tuple[range, range], B: Tensor, factor: float) -> None:
+    """Add what ``factor`` times a piece of a symmetric matrix, and its mirror image, contribute to the matrix times B."""
+    rows, columns = _positions(piece, span)
+    values = _times(piece.values.to(B.dtype), factor)
+    if piece.is_diagonal:
+        product[rows] += values[:, None] * B[rows]
+        return
+    product[rows] += values @ B[columns]
+    if span[0] != span[1]:  # the mirror image above the diagonal
+        product[columns] += values.mT @ B[rows]
+
+
+def _times(values: Tensor, factor: float) -> Tensor:
+    return values if factor == 1 else values * factor
 
 
 def _positions(piece: Piece, span: tuple[range, range]) -> tuple[Index, Index]:

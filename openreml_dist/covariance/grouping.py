@@ -6,14 +6,46 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import VarianceComponent
+from openreml_dist.covariance.term import Indices, Samples, Term, VarianceComponent, take
 from openreml_dist.errors import InputError
 
 
+class SameLevel(Term):
+    """ZZᵀ, Z the one-hot matrix of a factor: 1 where two samples have the same level, 0 elsewhere.
+
+    Args:
+        levels: level of each of the n samples, numbers or strings.
+        name: in messages.
+
+    Attributes:
+        labels: the levels in order.
+        codes: (n,) place of each sample's level among them.
+    """
+
+    def __init__(self, levels: Sequence[object] | NDArray[np.generic], name: str) -> None:
+        self.labels, codes = np.unique(np.asarray(levels), return_inverse=True)
+        self.codes: Indices = codes.astype(np.int64)
+        self.name = name
+        self.size = len(codes)
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """1.0 where the levels agree; None where no level of the rows is among those of the columns."""
+        here, there = take(self.codes, rows), take(self.codes, columns)
+        if np.intersect1d(here, there).size == 0:  # on the host: asking the device would wait for it
+            return None
+        row_codes, column_codes = (torch.tensor(codes, device=device) for codes in (here, there))
+        return (row_codes[:, None] == column_codes[None, :]).double()
+
+    def selected(self, samples: Indices) -> SameLevel:
+        """The levels of some samples."""
+        return SameLevel(self.labels[self.codes[samples]], self.name)
+
+
 class Grouping(VarianceComponent):
-    """σ²ZZᵀ, Z the one-hot matrix of a factor: 1 where two samples have the same level, 0 elsewhere.
+    """σ²ZZᵀ, Z the one-hot matrix of a factor.
 
     Args:
         levels: level of each of the n samples, numbers or strings.
@@ -22,22 +54,10 @@ class Grouping(VarianceComponent):
         InputError: if all samples have one level (the effect is the intercept) or each its own (it is the residual).
     """
 
-    def __init__(self, levels: Sequence[object] | np.ndarray, name: str) -> None:
-        labels, codes = np.unique(np.asarray(levels), return_inverse=True)
-        super().__init__(name, len(codes))
-        if len(labels) in (1, len(codes)):
-            why = "all samples have the same level" if len(labels) == 1 else "every sample has a level of its own"
-            raise InputError(f"grouping factor {name}: {why}, so its variance cannot be estimated")
-        self.labels = labels
-        self._codes = codes.astype(np.int64)
-        self._on_device: dict[torch.device, Tensor] = {}
+    K: SameLevel
 
-    def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
-        """1.0 where the levels agree; None where no level of the rows is among those of the columns."""
-        here, there = self._codes[rows.start : rows.stop], self._codes[columns.start : columns.stop]
-        if np.intersect1d(here, there).size == 0:  # on the host: asking the device would wait for it
-            return None
-        if device not in self._on_device:
-            self._on_device[device] = torch.from_numpy(self._codes).to(device)
-        codes = self._on_device[device]
-        return (codes[rows.start : rows.stop, None] == codes[None, columns.start : columns.stop]).double()
+    def __init__(self, levels: Sequence[object] | NDArray[np.generic], name: str) -> None:
+        super().__init__(SameLevel(levels, name), name)
+        if len(self.K.labels) in (1, self.size):
+            why = "all samples have the same level" if len(self.K.labels) == 1 else "every sample has a level of its own"
+            raise InputError(f"grouping factor {name}: {why}, so its variance cannot be estimated")

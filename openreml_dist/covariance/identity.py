@@ -1,33 +1,92 @@
-"""Independent residuals."""
+"""Independent residuals, of one variance or of one a group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import EVERYTHING, Piece, Spans, VarianceComponent
+from openreml_dist.covariance.parameters import Parameter
+from openreml_dist.covariance.term import DiagonalTerm, Samples, VarianceComponent, take
+from openreml_dist.errors import InputError
+
+
+class IdentityMatrix(DiagonalTerm):
+    """I on n samples, without parameters."""
+
+    def __init__(self, n: int) -> None:
+        self.name = "identity"
+        self.size = n
+
+    def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
+        """Ones, of which one is stored."""
+        return torch.ones((), dtype=torch.float64, device=device).expand(len(samples))
+
+    def diagonal_derivatives(self, samples: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor]:
+        """None."""
+        return []
 
 
 class Identity(VarianceComponent):
     """σ²I on n samples."""
 
     def __init__(self, size: int, name: str = "residual") -> None:
-        super().__init__(name, size)
+        super().__init__(IdentityMatrix(size), name)
 
-    def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
-        """Ones where row and column are the same sample; None for a tile off the diagonal."""
-        if rows.start >= columns.stop or columns.start >= rows.stop:
-            return None
-        tile = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=device)
-        common = torch.arange(max(rows.start, columns.start), min(rows.stop, columns.stop), device=device)
-        tile[common - rows.start, common - columns.start] = 1.0
-        return tile
 
-    def dpieces(self, k: int, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[Piece]:  # noqa: ARG002
-        """The diagonals alone: O(n) in all."""
-        one = torch.ones((), dtype=torch.float64, device=device)
-        for number, (rows, columns) in enumerate(spans):
-            if rows == columns:
-                yield Piece(number, EVERYTHING, EVERYTHING, one.expand(len(rows)), (number + 1) / len(spans))
+class Weighted(DiagonalTerm):
+    """A diagonal of given numbers, without parameters: for records that are means, the inverse of how many they are of.
+
+    Args:
+        diagonal: (n,) positive.
+        name: in messages.
+    """
+
+    def __init__(self, diagonal: NDArray[np.floating] | Sequence[float], name: str = "weights") -> None:
+        self._values = np.asarray(diagonal, np.float64)
+        if self._values.ndim != 1 or not bool((np.isfinite(self._values) & (self._values > 0)).all()):
+            raise InputError(f"{name}: positive numbers are needed, one a sample")
+        self.name = name
+        self.size = len(self._values)
+
+    def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
+        """The numbers."""
+        return torch.tensor(take(self._values, samples), device=device)
+
+    def diagonal_derivatives(self, samples: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor]:
+        """None."""
+        return []
+
+
+class Heterogeneous(DiagonalTerm):
+    """A residual variance for each group: σ²_g on the diagonal, g the group of a sample.
+
+    Args:
+        groups: group of each of the n samples, numbers or strings.
+        name: parameters are ``name.group``.
+    """
+
+    def __init__(self, groups: Sequence[object] | NDArray[np.generic], name: str = "residual") -> None:
+        self.labels, codes = np.unique(np.asarray(groups), return_inverse=True)
+        self._codes = codes.astype(np.int64)
+        self.name = name
+        self.size = len(codes)
+        self.parameters = tuple(Parameter.variance(f"{name}.{label}") for label in self.labels)
+
+    def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
+        """σ²_g."""
+        return eta.to(device)[torch.tensor(take(self._codes, samples), device=device)]
+
+    def diagonal_derivatives(self, samples: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor]:
+        """1 where the sample is of the group."""
+        codes = torch.tensor(take(self._codes, samples), device=device)
+        return [(codes == g).double() for g in range(len(self.labels))]
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """The share of each group's own variance."""
+        codes = torch.from_numpy(self._codes)
+        sums = torch.zeros(len(self.labels), dtype=torch.float64).index_add_(0, codes, squares.double())
+        return share * sums / torch.bincount(codes)

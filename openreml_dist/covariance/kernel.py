@@ -13,12 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import EVERYTHING, Index, Piece, Spans, VarianceComponent, all_pairs
+from openreml_dist.covariance.term import (
+    EVERYTHING,
+    Index,
+    Indices,
+    Piece,
+    Samples,
+    Spans,
+    Term,
+    VarianceComponent,
+    all_pairs,
+    take,
+)
 from openreml_dist.errors import InputError
 
 READ_AHEAD = 2  # chunks that are read while another is used
 
-Indices = NDArray[np.int64]
 Chunk = tuple[int, int]
 
 
@@ -41,61 +51,55 @@ class KernelSource(Protocol):
         ...
 
 
-class Kernel(VarianceComponent):
-    """σ²K with K from a source, for the samples at ``index`` of the source.
+class StoredMatrix(Term):
+    """K from a source, without parameters, for the samples at ``index`` of the source.
 
     In a pass over many tiles each chunk of the source is read once, the next ones while one is used. The tiles of a rank stay
     in host memory, in the precision of the source, while ``cache_bytes`` last; later passes read chunks for the others alone.
 
     Args:
         source: reader of the stored matrix.
-        index: (n,) row of the source for each analysed sample.
-        name: name of the component.
+        index: (n,) row of the source for each sample.
+        name: in messages.
         cache_bytes: host memory that this rank may spend on tiles.
     """
 
-    def __init__(self, source: KernelSource, index: Indices, name: str = "genetic", cache_bytes: int = 0) -> None:
-        super().__init__(name, len(index))
+    is_stored = True
+
+    def __init__(self, source: KernelSource, index: Indices, name: str, cache_bytes: int = 0) -> None:
+        self.name = name
+        self.size = len(index)
         self._source = source
         self._index = index
+        self._cache_bytes = cache_bytes
         self._room = 0 if source.in_memory else cache_bytes
         self._cached: dict[tuple[range, range], Tensor] = {}
-
-    @classmethod
-    def from_array(cls, K: Tensor | NDArray[np.floating], name: str = "genetic") -> Kernel:
-        """σ²K for a symmetric matrix (n, n) in memory; small n, since every rank that calls this holds K.
-
-        Raises:
-            InputError: if K is not square, not finite or not symmetric.
-        """
-        matrix = torch.as_tensor(K)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise InputError(f"kernel {name}: a square matrix is needed, not one of shape {tuple(matrix.shape)}")
-        if not bool(torch.isfinite(matrix).all()):
-            raise InputError(f"kernel {name}: the matrix has values that are not finite")
-        if not torch.allclose(matrix, matrix.mT, rtol=1e-6, atol=1e-8):
-            raise InputError(f"kernel {name}: the matrix is not symmetric")
-        return cls(_Array(matrix), np.arange(matrix.shape[0]), name)
 
     @property
     def chunk_size(self) -> int:
         """Rows of a chunk of the source."""
         return self._source.chunk_size
 
-    def relationship(self, rows: range, columns: range, device: torch.device) -> Tensor | None:
-        """K on ``rows`` x ``columns``."""
-        cached = self._cached.get((rows, columns))
-        if cached is not None:
-            return cached.to(device)
+    def selected(self, samples: Indices) -> StoredMatrix:
+        """The same source for samples of the samples."""
+        return StoredMatrix(self._source, self._index[samples], self.name, self._cache_bytes)
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """K on ``rows`` x ``columns``, in the precision of the source."""
+        if isinstance(rows, range) and isinstance(columns, range):
+            cached = self._cached.get((rows, columns))
+            if cached is not None:
+                return cached.to(device)
         tile = torch.empty(0)
+        shape = (len(rows), len(columns))
         for piece in self._read([(rows, columns)], [0], torch.device("cpu")):
-            if piece.values.shape == (len(rows), len(columns)):
+            if piece.values.shape == shape:
                 return piece.values.to(device)
-            tile = tile if tile.numel() else torch.empty(len(rows), len(columns), dtype=piece.values.dtype)
+            tile = tile if tile.numel() else torch.empty(shape, dtype=piece.values.dtype)
             _put(tile, piece)
         return tile.to(device)
 
-    def dpieces(self, k: int, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[Piece]:  # noqa: ARG002
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
         """Pieces of K: whole tiles that are kept, then parts of the others, chunk by chunk."""
         wanted: list[int] = []
         for number, span in enumerate(spans):
@@ -122,7 +126,7 @@ class Kernel(VarianceComponent):
         sizes = np.cumsum([4 * len(spans[number][0]) * len(spans[number][1]) for number in wanted])
         return frozenset(wanted[: int(np.searchsorted(sizes, self._room, side="right"))])
 
-    def _read(self, spans: Spans, wanted: Sequence[int], device: torch.device) -> Iterator[Piece]:
+    def _read(self, spans: Sequence[tuple[Samples, Samples]], wanted: Sequence[int], device: torch.device) -> Iterator[Piece]:
         """Pieces of the ``wanted`` tiles, every chunk under them read once."""
         plan = self._plan(spans, wanted)
         chunks = sorted(plan)
@@ -136,18 +140,57 @@ class Kernel(VarianceComponent):
     def _chunk(self, chunk: Chunk) -> Tensor:
         return torch.from_numpy(self._source.read_chunk(*chunk))
 
-    def _plan(self, spans: Spans, wanted: Sequence[int]) -> dict[Chunk, list[_Part]]:
+    def _plan(self, spans: Sequence[tuple[Samples, Samples]], wanted: Sequence[int]) -> dict[Chunk, list[_Part]]:
         """Which parts of which tiles each chunk gives."""
-        ranges = {span for number in wanted for span in spans[number]}
-        groups = {span: _by_chunk(self._index[span.start : span.stop], self._source.chunk_size) for span in ranges}
+        groups: dict[range, dict[int, tuple[Index, Index]]] = {}
+
+        def grouped(samples: Samples) -> dict[int, tuple[Index, Index]]:
+            if not isinstance(samples, range):
+                return _by_chunk(self._index[samples], self._source.chunk_size)
+            if samples not in groups:
+                groups[samples] = _by_chunk(take(self._index, samples), self._source.chunk_size)
+            return groups[samples]
+
         plan: dict[Chunk, list[_Part]] = {}
         for number in wanted:
-            rows, columns = spans[number]
-            for a, (to_rows, from_rows) in groups[rows].items():
-                for b, (to_columns, from_columns) in groups[columns].items():
+            row_groups, column_groups = map(grouped, spans[number])
+            for a, (to_rows, from_rows) in row_groups.items():
+                for b, (to_columns, from_columns) in column_groups.items():
                     part = _Part(number, to_rows, to_columns, from_rows, from_columns, mirrored=a < b)
                     plan.setdefault((max(a, b), min(a, b)), []).append(part)
         return plan
+
+
+class Kernel(VarianceComponent):
+    """σ²K with K from a source, for the samples at ``index`` of the source.
+
+    Args:
+        source: reader of the stored matrix.
+        index: (n,) row of the source for each analysed sample.
+        name: name of the component.
+        cache_bytes: host memory that this rank may spend on tiles.
+    """
+
+    K: StoredMatrix
+
+    def __init__(self, source: KernelSource, index: Indices, name: str = "genetic", cache_bytes: int = 0) -> None:
+        super().__init__(StoredMatrix(source, index, name, cache_bytes), name)
+
+    @classmethod
+    def from_array(cls, K: Tensor | NDArray[np.floating], name: str = "genetic") -> Kernel:
+        """σ²K for a symmetric matrix (n, n) in memory; small n, since every rank that calls this holds K.
+
+        Raises:
+            InputError: if K is not square, not finite or not symmetric.
+        """
+        matrix = torch.as_tensor(K)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"kernel {name}: a square matrix is needed, not one of shape {tuple(matrix.shape)}")
+        if not bool(torch.isfinite(matrix).all()):
+            raise InputError(f"kernel {name}: the matrix has values that are not finite")
+        if not torch.allclose(matrix, matrix.mT, rtol=1e-6, atol=1e-8):
+            raise InputError(f"kernel {name}: the matrix is not symmetric")
+        return cls(_Array(matrix), np.arange(matrix.shape[0]), name)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.covariance import Covariance, Heterogeneous, Identity, Term
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout, choose_tile_size
@@ -24,7 +24,7 @@ from openreml_dist.reml.evaluation import METHODS, Schedule
 from openreml_dist.reml.probes import Probes, draw_probes
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.start import residuals, starting_values
+from openreml_dist.reml.start import choose_start, haseman_elston, residuals
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
 from openreml_dist.tiled import Workspace
 
@@ -44,12 +44,12 @@ class REML:
     In one process without a process group nothing else is needed.
 
     Args:
-        v_builder: V(θ) as a sum of terms.
+        v_builder: V(θ), a ``Covariance`` or one of its terms.
         grid: ranks to work on; by default all ranks of the default process group, or this process alone.
         tile_size: rows of a tile; by default chosen from n and the grid.
         jitter: added to the diagonal of V(θ).
     Raises:
-        TypeError: if ``v_builder`` is not a ``Covariance``.
+        TypeError: if ``v_builder`` is neither.
         ConfigError: if a rank would own no tile with the ``tile_size`` given.
 
     Attributes:
@@ -59,18 +59,18 @@ class REML:
 
     def __init__(
         self,
-        v_builder: Covariance,
+        v_builder: Covariance | Term,
         *,
         grid: ProcessGrid | None = None,
         tile_size: int | None = None,
         jitter: float = 0.0,
         phase: PhaseProgress = _silent,
     ) -> None:
-        if not isinstance(v_builder, Covariance):
-            raise TypeError(f"v_builder must be a Covariance, not {type(v_builder).__name__}")
-        self.covariance = v_builder
+        if not isinstance(v_builder, Covariance | Term):
+            raise TypeError(f"v_builder must be a Covariance or a Term, not {type(v_builder).__name__}")
+        self.covariance = v_builder if isinstance(v_builder, Covariance) else Covariance([v_builder])
         self.grid = grid if grid is not None else ProcessGrid.connect()
-        self.layout = _layout(v_builder.size, self.grid, tile_size)
+        self.layout = _layout(self.covariance.size, self.grid, tile_size)
         self.jitter = jitter
         self.history: History = {}
         self._phase = phase
@@ -81,7 +81,7 @@ class REML:
         self,
         y: Tensor,
         x: Tensor,
-        start: Tensor | str = "haseman-elston",
+        start: Tensor | str = "auto",
         *,
         constrain: bool = True,
         stopping: Stopping | None = None,
@@ -95,8 +95,10 @@ class REML:
         Args:
             y: (n,) float64.
             x: (n, p) float64.
-            start: (r,) values, ``haseman-elston`` or ``equal``.
-            constrain: keep variances at or above zero (an identity term at or above 1e-6 of the phenotypic variance).
+            start: (r,) values of θ, or a method: ``haseman-elston`` for a sum of variance components, ``equal`` shares of the
+                phenotypic variance for any V, ``auto`` the first where it can be.
+            constrain: keep variances at or above zero (independent residuals at or above 1e-6 of the phenotypic variance);
+                correlations and ranges always stay within their limits.
             stopping: tolerances.
             traces: ``exact`` evaluates every iterate exactly in float64; ``auto`` does so at the end, after cheaper iterations;
                 ``hutchinson`` has traces from random probes in float32, with a Monte-Carlo error that the result states.
@@ -112,23 +114,27 @@ class REML:
             raise ConfigError(f"solver.traces: {traces!r} is none of {', '.join(METHODS)}")
         problem = self._problem(y, x)
         schedule = Schedule.choose(traces, self.layout.size, num_probes, self.covariance.is_linear)
-        lower = (
-            self._lower_bounds(problem) if constrain else torch.full((self._num_parameters,), -math.inf, dtype=torch.float64)
-        )
-        if isinstance(start, str) and not self.covariance.is_linear:
-            raise ConfigError(f"solver.start: {start} needs a sum of variance components; give starting values")
-        if isinstance(start, str) or schedule.uses_probes:
+        lower, upper = self._bounds(problem, constrain)
+        if isinstance(start, str):
+            start = choose_start(start, self.covariance)
+        if start == "haseman-elston" or schedule.uses_probes:
             products, Z = self._random_products(problem, num_probes, seed)
-        theta = starting_values(problem, start, products, Z) if isinstance(start, str) else self._theta(start)
-        for name, value, bound in zip(self.covariance.parameters, theta.tolist(), lower.tolist(), strict=True):
-            if value < bound:
-                raise ConfigError(f"start: {name} = {value:g} is below its bound {bound:g}; start above it or do not constrain")
+        if start == "haseman-elston":
+            theta = haseman_elston(problem, products, Z)
+        elif isinstance(start, str):
+            with self.grid.together("choosing the start"):
+                theta = self.covariance.start(residuals(problem).square().cpu())
+        else:
+            theta = self._theta(start)
+        _check_start(self.covariance.parameters, theta, lower, upper)
         if schedule.uses_probes:
             problem = replace(problem, probes=Probes(Z, products[:, :, :-1].contiguous()))
         problem = replace(problem, workspace=Workspace(schedule.widest))
-        decisions = average_information(theta, lower, stopping or Stopping(), report, schedule) if self.grid.is_root else None
+        decisions = None
+        if self.grid.is_root:
+            decisions = average_information(theta, lower, upper, stopping or Stopping(), report, schedule)
         outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
-        return FitResult.of(outcome, self.covariance.parameters)
+        return FitResult.of(outcome, self.covariance)
 
     def _random_products(self, problem: Problem, num_probes: int, seed: int) -> tuple[Tensor, Tensor]:
         """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, for the start and for traces. Collective; one pass over kernels."""
@@ -280,14 +286,19 @@ class REML:
             self.covariance, y.double().to(device), Design.of(x.double().to(device)), self.grid, self.layout, jitter=self.jitter
         )
 
-    def _lower_bounds(self, problem: Problem) -> Tensor:
-        residuals = problem.y - problem.X.Q @ (problem.X.Q.mT @ problem.y)
-        smallest = SMALLEST_RESIDUAL * float(residuals.var())
-        lower = self.covariance.lower_bounds.clone()
-        for k, name in enumerate(self.covariance.parameters):
-            if any(isinstance(term, Identity) and term.name == name for term in self.covariance.terms):
+    def _bounds(self, problem: Problem, constrain: bool) -> tuple[Tensor, Tensor]:
+        """Of θ: those of the parameters, unless variances are not constrained. Local."""
+        lower, upper = self.covariance.map.bounds()
+        smallest = SMALLEST_RESIDUAL * float(residuals(problem).var())
+        independent = {p.name for t in self.covariance.terms if isinstance(t, Identity | Heterogeneous) for p in t.parameters}
+        for parameter, k in zip(self.covariance.map.parameters, self.covariance.map.source, strict=True):
+            if k < 0 or parameter.unit != "variance" or lower[k] == -math.inf:
+                continue
+            if not constrain:
+                lower[k] = -math.inf
+            elif parameter.name in independent:
                 lower[k] = smallest
-        return lower
+        return lower, upper
 
 
 def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step | float:
@@ -295,6 +306,14 @@ def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step 
     if request.how.is_complete:
         return ai_step(problem, request.theta, phase, request.how)
     return log_likelihood(problem, request.theta, phase, request.how.dtype)
+
+
+def _check_start(parameters: tuple[str, ...], theta: Tensor, lower: Tensor, upper: Tensor) -> None:
+    """Refuse a start outside the bounds. Local."""
+    for name, value, least, most in zip(parameters, theta.tolist(), lower.tolist(), upper.tolist(), strict=True):
+        if not least <= value <= most:
+            side, bound = ("below", least) if value < least else ("above", most)
+            raise ConfigError(f"start: {name} = {value:g} is {side} its bound {bound:g}; start within it or do not constrain")
 
 
 def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:

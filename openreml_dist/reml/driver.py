@@ -67,7 +67,7 @@ class Iteration:
     Attributes:
         number: 0 is the start.
         evaluations: of V(θ) that this iteration took.
-        at_lower: (r,) parameters held on their lower bound.
+        at_bound: (r,) parameters held on a bound.
         next_step: what the quadratic model would do next, with no trust region; its size says how far off the optimum is.
         largest_move: of ``next_step``, in standard errors.
         noise: largest Monte-Carlo error of θ + ``next_step``, in standard errors; 0 where the traces are exact.
@@ -76,7 +76,7 @@ class Iteration:
     number: int
     step: Step
     evaluations: int
-    at_lower: Tensor
+    at_bound: Tensor
     next_step: ModelStep
     largest_move: float
     noise: float
@@ -107,6 +107,7 @@ ACCEPTED_GAIN = 1e-4  # least actual share of the predicted rise of ℓ
 def average_information(
     start: Tensor,
     lower: Tensor,
+    upper: Tensor,
     stopping: Stopping,
     report: Callable[[Iteration], None] | None = None,
     schedule: Schedule | None = None,
@@ -120,6 +121,7 @@ def average_information(
     Args:
         start: (r,) within the bounds.
         lower: (r,) least values, −inf for none.
+        upper: (r,) greatest values, inf for none.
         stopping: tolerances and the limit of iterations.
         report: told every accepted iterate at once.
         schedule: which evaluation follows which; by default all are exact.
@@ -131,18 +133,18 @@ def average_information(
     E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
     iterations: list[Iteration] = []
     while True:
-        iteration = _describe(len(iterations), step, E, lower, evaluations)
+        iteration = _describe(len(iterations), step, E, lower, upper, evaluations)
         iterations.append(iteration)
         if report is not None:
             report(iteration)
         if _is_negligible(iteration, stopping, schedule) and schedule.may_end(step.evaluation, iteration.noise):
-            status = Status.CONVERGED_AT_BOUND if bool(iteration.at_lower.any()) else Status.CONVERGED
+            status = Status.CONVERGED_AT_BOUND if bool(iteration.at_bound.any()) else Status.CONVERGED
             return Outcome(status, tuple(iterations), "the next step would be negligible")
         if len(iterations) > stopping.max_iter:
             return Outcome(Status.ITERATION_LIMIT, tuple(iterations), f"not converged after {stopping.max_iter} iterations")
 
         how = schedule.following(step.evaluation, iteration.largest_move, iteration.noise)
-        trial, radius, evaluations = yield from _improve(step, E, lower, radius, how)
+        trial, radius, evaluations = yield from _improve(step, E, lower, upper, radius, how)
         if trial is None and step.evaluation == EXACT:
             return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
         if trial is None:
@@ -168,14 +170,14 @@ def _evaluate_start(theta: Tensor, schedule: Schedule) -> Generator[Request, Rep
 
 
 def _improve(
-    step: Step, E: Tensor, lower: Tensor, radius: float, how: Evaluation
+    step: Step, E: Tensor, lower: Tensor, upper: Tensor, radius: float, how: Evaluation
 ) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
     B = positive_definite(step.AI + E)
     evaluations = 0
     while radius > SMALLEST_RADIUS:
-        model = bounded_step(step.score, B, step.theta, lower, radius)
-        theta = torch.maximum(step.theta + model.delta, lower)
+        model = bounded_step(step.score, B, step.theta, lower, upper, radius)
+        theta = torch.minimum(torch.maximum(step.theta + model.delta, lower), upper)
         trial = yield Request(theta, how if evaluations == 0 else how.loglik_alone())
         evaluations += 1
         share = _gained_share(trial, step, model, how)
@@ -226,20 +228,20 @@ def _seen_error(step: Step) -> float:
     return step.trace_error * len(step.Py) if known else 0.0
 
 
-def _describe(number: int, step: Step, E: Tensor, lower: Tensor, evaluations: int) -> Iteration:
+def _describe(number: int, step: Step, E: Tensor, lower: Tensor, upper: Tensor, evaluations: int) -> Iteration:
     """The iterate with its distance from the optimum as the quadratic model sees it."""
     B = positive_definite(step.AI + E)
-    next_step = bounded_step(step.score, B, step.theta, lower, radius=float("inf"))
-    at_lower = (step.theta <= lower) & (step.score <= 0)
+    next_step = bounded_step(step.score, B, step.theta, lower, upper, radius=float("inf"))
+    at_bound = ((step.theta <= lower) & (step.score <= 0)) | ((step.theta >= upper) & (step.score >= 0))
     standard_errors = torch.linalg.inv(B).diagonal().sqrt()
     largest_move = float((next_step.delta.abs() / standard_errors).max())
-    noise = float((monte_carlo_errors(step, B, at_lower) / standard_errors).max())
-    return Iteration(number, step, evaluations, at_lower, next_step, largest_move, noise)
+    noise = float((monte_carlo_errors(step, B, at_bound) / standard_errors).max())
+    return Iteration(number, step, evaluations, at_bound, next_step, largest_move, noise)
 
 
-def monte_carlo_errors(step: Step, B: Tensor, at_lower: Tensor) -> Tensor:
+def monte_carlo_errors(step: Step, B: Tensor, at_bound: Tensor) -> Tensor:
     """Standard deviations (r,) of θ + B⁻¹·score due to the probes; 0 for parameters that are held. Local."""
-    free = torch.nonzero(~at_lower).flatten()
+    free = torch.nonzero(~at_bound).flatten()
     errors = torch.zeros_like(step.theta)
     B_inv = torch.linalg.inv(B[free][:, free])
     errors[free] = (B_inv @ step.score_noise[free][:, free] @ B_inv).diagonal().clamp_min(0).sqrt()

@@ -5,13 +5,18 @@ Legend: r parameters θ, p fixed effects β; a parameter on its bound has no sta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance import Covariance
 from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
 from openreml_dist.reml.trust import positive_definite
+
+SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
+LEAST_PART = 0.1  # of a parameter in a direction of unit length
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,15 @@ class VarianceEstimate:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A parameter, or a function of the parameters; no standard error on a bound."""
+
+    name: str
+    value: float
+    se: float | None
+
+
+@dataclass(frozen=True)
 class FitResult:
     """Estimates of one fit, on the CPU, the same on every rank.
 
@@ -36,11 +50,13 @@ class FitResult:
         theta: (r,) estimates.
         theta_covariance: (r, r) inverse average information of the free parameters, nan for those on their bound.
         monte_carlo_se: (r,) error of the estimates due to random probes, beside their standard errors; 0 without probes.
-        at_lower: (r,) parameters on their lower bound.
+        at_bound: (r,) parameters on a bound.
         loglik: REML log-likelihood without −½(n−p) log 2π.
         beta: (p,) fixed effects.
         beta_covariance: (p, p).
         iterations: every accepted iterate, the start first.
+        derived: functions of θ that the terms report: correlations, variances of a factorised matrix, untransformed values.
+        is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
     """
 
     status: Status
@@ -49,28 +65,33 @@ class FitResult:
     theta: Tensor
     theta_covariance: Tensor
     monte_carlo_se: Tensor
-    at_lower: Tensor
+    at_bound: Tensor
     loglik: float
     beta: Tensor
     beta_covariance: Tensor
     iterations: tuple[Iteration, ...]
+    derived: tuple[Estimate, ...] = ()
+    is_linear: bool = True
 
     @classmethod
-    def of(cls, outcome: Outcome, parameters: tuple[str, ...]) -> FitResult:
+    def of(cls, outcome: Outcome, covariance: Covariance) -> FitResult:
         """Read the last iterate."""
-        step = outcome.last.step
+        step, at_bound = outcome.last.step, outcome.last.at_bound
+        theta_covariance = sampling_covariance(step.AI, at_bound)
         return cls(
             outcome.status,
             outcome.message,
-            parameters,
+            covariance.parameters,
             step.theta,
-            sampling_covariance(step.AI, outcome.last.at_lower),
-            monte_carlo_errors(step, positive_definite(step.AI), outcome.last.at_lower),
-            outcome.last.at_lower,
+            theta_covariance,
+            monte_carlo_errors(step, positive_definite(step.AI), at_bound),
+            at_bound,
             step.loglik,
             step.beta,
             step.beta_covariance,
             outcome.iterations,
+            delta_method(covariance.summary, step.theta, theta_covariance),
+            covariance.is_linear,
         )
 
     @property
@@ -82,6 +103,20 @@ class FitResult:
     def standard_errors(self) -> Tensor:
         """(r,) of θ̂, nan on a bound."""
         return self.theta_covariance.diagonal().sqrt()
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """θ with standard errors, then what the terms derive from it."""
+        ses = self.standard_errors
+        own = [Estimate(name, float(self.theta[k]), _number(ses[k])) for k, name in enumerate(self.parameters)]
+        return [*own, *self.derived]
+
+    @property
+    def confounded(self) -> tuple[str, ...]:
+        """Names of parameters that the data cannot tell apart: the information of a combination of them is zero."""
+        free = torch.nonzero(~self.at_bound).flatten()
+        AI = self.iterations[-1].step.AI[free][:, free] if self.iterations else torch.eye(0, dtype=torch.float64)
+        return tuple(self.parameters[int(free[k])] for k in singular_directions(AI))
 
     @property
     def beta_se(self) -> Tensor:
@@ -106,7 +141,7 @@ class FitResult:
                     float(self.theta[k]),
                     _number(self.standard_errors[k]),
                     float(share),
-                    None if bool(self.at_lower[k]) else _se(share_gradient(self.theta, [k]), self.theta_covariance),
+                    None if bool(self.at_bound[k]) else _se(share_gradient(self.theta, [k]), self.theta_covariance),
                 )
             )
         return estimates
@@ -117,6 +152,27 @@ class FitResult:
         return part, _se(share_gradient(self.theta, components), self.theta_covariance)
 
 
+def delta_method(
+    functions: Callable[[Tensor], dict[str, Tensor]], theta: Tensor, theta_covariance: Tensor
+) -> tuple[Estimate, ...]:
+    """Values of differentiable functions of θ (r,), by name, with their standard errors. Local."""
+    values = functions(theta)
+    if not values:
+        return ()
+    gradients = torch.func.jacrev(functions)(theta)
+    return tuple(Estimate(name, float(value), _se(gradients[name], theta_covariance)) for name, value in values.items())
+
+
+def singular_directions(AI: Tensor) -> list[int]:
+    """Which parameters have a part in a combination without information: eigenvectors of AI with unit diagonal. Local."""
+    if not len(AI):
+        return []
+    scale = AI.diagonal().clamp_min(torch.finfo(AI.dtype).tiny).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * AI * scale)
+    singular = vectors[:, values < SINGULAR]
+    return torch.nonzero((singular.abs() > LEAST_PART).any(dim=1)).flatten().tolist()
+
+
 def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
     """∂(Σ_{k∈components} θ_k / Σθ)/∂θ (r,)."""
     total = theta.sum()
@@ -125,10 +181,10 @@ def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
     return gradient
 
 
-def sampling_covariance(AI: Tensor, at_lower: Tensor) -> Tensor:
+def sampling_covariance(AI: Tensor, at_bound: Tensor) -> Tensor:
     """AI⁻¹ of the free parameters; nan in the rows and columns of the others, and where AI is singular."""
     covariance = torch.full_like(AI, float("nan"))
-    free = torch.nonzero(~at_lower).flatten()
+    free = torch.nonzero(~at_bound).flatten()
     if len(free):
         inverse, info = torch.linalg.inv_ex(AI[free][:, free])
         if int(info) == 0:

@@ -9,33 +9,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.step import Problem
 
 SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
 
 
-def starting_values(problem: Problem, method: str, products: Tensor, Z: Tensor) -> Tensor:
-    """Starting variances (r,), all positive.
+METHODS = ("auto", "haseman-elston", "equal")
 
-    ``haseman-elston`` solves Σ_l ⟨K_k, K_l⟩ σ_l² = eᵀK_k e, the regression of all products e_i e_j on the relationships
-    (diagonal included; MINQUE(0) but for the p degrees of freedom of X), with ⟨K_k, K_l⟩ ≈ ⟨K_k Z, K_l Z⟩/s from random probes.
-    ``equal`` gives every component the same share of the phenotypic variance.
 
-    Local.
+def choose_start(method: str, covariance: Covariance) -> str:
+    """``haseman-elston`` or ``equal``. Local.
+
+    Raises:
+        ConfigError: for another method, or Haseman–Elston regression of anything but variance components.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"solver.start: {method!r} is not {', '.join(METHODS)}, or a list of values")
+    if method == "haseman-elston" and not covariance.is_linear:
+        raise ConfigError(
+            "solver.start: haseman-elston needs a sum of variance components; use auto, equal, or a list of values"
+        )
+    if method == "auto":
+        return "haseman-elston" if covariance.is_linear else "equal"
+    return method
+
+
+def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
+    """Starting variances (r,), all positive: the regression of all products e_i e_j on the relationships.
+
+    Solves Σ_l ⟨K_k, K_l⟩ σ_l² = eᵀK_k e (diagonal included; MINQUE(0) but for the p degrees of freedom of X), with
+    ⟨K_k, K_l⟩ ≈ ⟨K_k Z, K_l Z⟩/s from random probes. Local.
 
     Args:
         problem: model and data.
-        method: one of the two.
         products: (r, n, s + 1), K_k [Z e].
         Z: (n, s) probes.
-    Raises:
-        ConfigError: for another method.
     References: Haseman & Elston (1972), Behav Genet 2:3; Zhou (2017), Ann Appl Stat 11:2027; Wu & Sankararaman (2018),
         Bioinformatics 34:i187, the probes.
     """
-    if method not in ("haseman-elston", "equal"):
-        raise ConfigError(f"solver.start: {method!r} is not haseman-elston, equal, or a list of variances")
     n, p = problem.X.Q.shape
     count = Z.shape[1]
     e = residuals(problem)
@@ -43,8 +56,6 @@ def starting_values(problem: Problem, method: str, products: Tensor, Z: Tensor) 
     KZ, Ke = products[:, :, :-1], products[:, :, -1].double()
     diagonal_means = (KZ * Z).sum(dim=(1, 2), dtype=torch.float64) / (count * n)
     shares = phenotypic / diagonal_means.cpu()  # of a component that alone explained everything
-    if method == "equal":
-        return shares / len(shares)
     flat = KZ.flatten(start_dim=1)
     gram = torch.stack([(flat * row).sum(dim=1, dtype=torch.float64) for row in flat]) / count
     solved = torch.linalg.lstsq(gram.cpu(), (Ke @ e).cpu()[:, None], driver="gelsd").solution[:, 0]

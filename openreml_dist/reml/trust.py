@@ -19,46 +19,49 @@ class ModelStep:
         delta: (r,).
         gain: gᵀδ − ½δᵀBδ, the rise of ℓ that the model predicts.
         length: √(δᵀBδ), in standard errors jointly.
-        at_lower: (r,) which parameters end on their lower bound.
+        at_bound: (r,) which parameters end on a bound.
     """
 
     delta: Tensor
     gain: float
     length: float
-    at_lower: Tensor
+    at_bound: Tensor
 
 
-def bounded_step(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor, radius: float) -> ModelStep:
-    """Maximise gᵀδ − ½δᵀBδ subject to θ + δ ≥ lower and √(δᵀBδ) ≤ radius.
+def bounded_step(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor, upper: Tensor, radius: float) -> ModelStep:
+    """Maximise gᵀδ − ½δᵀBδ subject to lower ≤ θ + δ ≤ upper and √(δᵀBδ) ≤ radius.
 
     The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite). A step
     longer than the radius is shortened, which keeps it within the bounds. Local.
     """
-    room = lower - theta  # δ may not be less
+    least, most = lower - theta, upper - theta  # of δ
     held = torch.zeros_like(g, dtype=torch.bool)
+    at = torch.zeros_like(g)  # where a held δ is: on the bound that it would have crossed
     for _ in range(3 * len(g) + 1):
-        delta = _solve_free(g, B, room, held)
-        outside = ~held & (delta < room)
-        if bool(outside.any()):
-            held = held | (outside & (room - delta >= (room - delta)[outside].max()))
+        delta = _solve_free(g, B, at, held)
+        excess = torch.where(held, 0.0, torch.maximum(least - delta, delta - most))
+        if bool((excess > 0).any()):
+            crossing = (excess > 0) & (excess >= excess.max())
+            at = torch.where(crossing, torch.minimum(torch.maximum(delta, least), most), at)
+            held = held | crossing
             continue
-        multiplier = B @ delta - g  # ≥ 0 where holding at the bound is right
+        multiplier = torch.where(at <= least, 1.0, -1.0) * (B @ delta - g)  # ≥ 0 where holding at the bound is right
         wrong = held & (multiplier < 0)
         if not bool(wrong.any()):
             break
         held = held & (multiplier > multiplier[wrong].min())
-    delta = torch.maximum(delta, room)
+    delta = torch.minimum(torch.maximum(delta, least), most)
     length = float((delta @ B @ delta).sqrt())
     if length > radius:
         delta = delta * (radius / length)
         length = radius
-    at_lower = theta + delta <= lower
-    return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_lower)
+    at_bound = (theta + delta <= lower) | (theta + delta >= upper)
+    return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_bound)
 
 
-def _solve_free(g: Tensor, B: Tensor, room: Tensor, held: Tensor) -> Tensor:
-    """δ with δ = room where held and (Bδ)_free = g_free."""
-    delta = torch.where(held, room, torch.zeros_like(g))
+def _solve_free(g: Tensor, B: Tensor, at: Tensor, held: Tensor) -> Tensor:
+    """δ with δ = at where held and (Bδ)_free = g_free."""
+    delta = torch.where(held, at, torch.zeros_like(g))
     free = ~held
     if bool(free.any()):
         rhs = g[free] - B[free][:, held] @ delta[held]

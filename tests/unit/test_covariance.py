@@ -90,7 +90,7 @@ def test_a_pass_reads_every_chunk_once_whatever_the_tiles_and_the_samples(order:
     for number in range(3):
         tiles = [torch.full((len(rows), len(columns)), torch.nan) for rows, columns in spans]
         shares = []
-        for piece in kernel.dpieces(0, spans, THETA, CPU):
+        for _, piece in kernel.dpieces(spans, THETA, CPU):
             tile = tiles[piece.tile]
             place = (torch.arange(len(tile))[piece.rows][:, None], torch.arange(tile.shape[1])[piece.columns])
             assert bool(tile[place].isnan().all()), "given twice"

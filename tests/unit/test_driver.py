@@ -15,6 +15,7 @@ from openreml_dist.reml.step import Step
 from tests.helpers.oracle import Case
 
 LOWER = torch.tensor([0.0, 1e-6], dtype=torch.float64)
+UPPER = torch.full((2,), float("inf"), dtype=torch.float64)
 
 
 def answer(case: Case, theta: Tensor) -> Step:
@@ -40,7 +41,7 @@ def converse(
 def run(
     case: Case, start: Tensor, stopping: Stopping | None = None, report: Callable[[Iteration], None] | None = None
 ) -> tuple[Outcome, list[Request]]:
-    decisions = average_information(start, LOWER, stopping or Stopping(), report)
+    decisions = average_information(start, LOWER, UPPER, stopping or Stopping(), report)
     return converse(decisions, lambda request, _: honest(case, request))
 
 
@@ -96,7 +97,7 @@ def test_component_without_variance_ends_on_its_bound() -> None:
     outcome, _ = run(noise, torch.tensor([0.5, 0.5], dtype=torch.float64))
     assert outcome.status == "converged_at_bound"
     assert outcome.last.step.theta[0] == 0
-    assert outcome.last.at_lower.tolist() == [True, False]
+    assert outcome.last.at_bound.tolist() == [True, False]
     assert float(outcome.last.step.score[0]) < 0
     assert abs(float(outcome.last.step.score[1])) < 1e-4
 
@@ -108,7 +109,7 @@ def test_limit_of_iterations_is_kept() -> None:
 
 
 def test_indefinite_start_is_an_error() -> None:
-    decisions = average_information(torch.ones(2).double(), LOWER, Stopping())
+    decisions = average_information(torch.ones(2).double(), LOWER, UPPER, Stopping())
     next(decisions)
     with pytest.raises(NotPositiveDefiniteError, match="start"):
         decisions.send(None)
@@ -117,7 +118,7 @@ def test_indefinite_start_is_an_error() -> None:
 @pytest.mark.parametrize("bad", [None, float("nan"), -1e9])
 def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | None) -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
     outcome, requests = converse(decisions, lambda request, number: bad if number in (1, 2) else honest(case, request))
     assert outcome.status == "converged"
     start, first, second, third, accepted = requests[:5]
@@ -131,7 +132,7 @@ def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | N
 
 def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
     # trial 1 is rejected, 2 is accepted by its loglik alone, and 3, its complete evaluation, is not positive definite
     outcome, requests = converse(decisions, lambda request, number: None if number in (1, 3) else honest(case, request))
     assert outcome.status == "converged"
@@ -141,7 +142,7 @@ def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
 
 def test_no_gain_anywhere_is_stalled() -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
     outcome, _ = converse(decisions, lambda request, number: honest(case, request) if number == 0 else -1e9)
     assert outcome.status == "stalled"
     assert outcome.last.number == 0

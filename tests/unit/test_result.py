@@ -12,12 +12,12 @@ from openreml_dist.reml.driver import Status
 from openreml_dist.reml.result import FitResult, sampling_covariance
 
 
-def result(theta: Tensor, AI: Tensor, at_lower: Tensor) -> FitResult:
-    covariance = sampling_covariance(AI, at_lower)
+def result(theta: Tensor, AI: Tensor, at_bound: Tensor) -> FitResult:
+    covariance = sampling_covariance(AI, at_bound)
     one = torch.ones(1, 1, dtype=torch.float64)
     names = tuple(f"c{k}" for k in range(len(theta)))
     no_error = torch.zeros_like(theta)
-    return FitResult(Status.CONVERGED, "", names, theta, covariance, no_error, at_lower, -1.0, one[0], 4 * one, ())
+    return FitResult(Status.CONVERGED, "", names, theta, covariance, no_error, at_bound, -1.0, one[0], 4 * one, ())
 
 
 THETA = torch.tensor([0.3, 0.1, 0.6], dtype=torch.float64)

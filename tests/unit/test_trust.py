@@ -14,44 +14,59 @@ from openreml_dist.reml.trust import bounded_step, positive_definite, secant_cor
 INFINITE = float("inf")
 
 
-def problem(r: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Box = tuple[Tensor, Tensor]
+
+
+def problem(r: int, seed: int, bounded_above: bool = False) -> tuple[Tensor, Tensor, Tensor, Box]:
     generator = torch.Generator().manual_seed(seed)
     A = torch.randn(r, r, generator=generator, dtype=torch.float64)
     B = A @ A.mT + 0.1 * torch.eye(r, dtype=torch.float64)
     g = 3 * torch.randn(r, generator=generator, dtype=torch.float64)
     theta = torch.rand(r, generator=generator, dtype=torch.float64)
+    lower, upper = torch.zeros(r, dtype=torch.float64), torch.full((r,), INFINITE, dtype=torch.float64)
+    if bounded_above:
+        upper = torch.where(torch.rand(r, generator=generator) < 0.7, 1.0, INFINITE).double()
+        theta[torch.rand(r, generator=generator) < 0.2] = 1.0
     theta[torch.rand(r, generator=generator) < 0.3] = 0.0  # some start on their bound
-    return g, B, theta, torch.zeros(r, dtype=torch.float64)
+    return g, B, theta, (lower, upper)
 
 
-def best_of_all_active_sets(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor) -> float:
+def best_of_all_active_sets(g: Tensor, B: Tensor, theta: Tensor, box: Box) -> float:
     best = -INFINITE
-    for active in product([False, True], repeat=len(g)):
-        held = torch.tensor(active)
-        delta = torch.where(held, lower - theta, torch.zeros_like(g))
+    lower, upper = box
+    for active in product([0, -1, 1], repeat=len(g)):
+        side = torch.tensor(active)
+        if bool((upper[side > 0] == INFINITE).any()):
+            continue
+        held = side != 0
+        delta = torch.where(side < 0, lower - theta, torch.where(side > 0, upper - theta, torch.zeros_like(g)))
         free = ~held
         if bool(free.any()):
             delta[free] = torch.linalg.solve(B[free][:, free], g[free] - B[free][:, held] @ delta[held])
-        if bool((theta + delta >= lower - 1e-12).all()):
+        if bool((theta + delta >= lower - 1e-12).all() and (theta + delta <= upper + 1e-12).all()):
             best = max(best, float(g @ delta - 0.5 * delta @ B @ delta))
     return best
 
 
-@given(st.integers(1, 6), st.integers(0, 10_000))
-def test_step_is_the_best_within_the_bounds(r: int, seed: int) -> None:
-    g, B, theta, lower = problem(r, seed)
-    step = bounded_step(g, B, theta, lower, INFINITE)
-    assert bool((theta + step.delta >= lower - 1e-12).all())
-    expected = best_of_all_active_sets(g, B, theta, lower)
+def inside(theta: Tensor, box: Box) -> bool:
+    return bool((theta >= box[0] - 1e-12).all() and (theta <= box[1] + 1e-12).all())
+
+
+@given(st.integers(1, 5), st.integers(0, 10_000), st.booleans())
+def test_step_is_the_best_within_the_bounds(r: int, seed: int, bounded_above: bool) -> None:
+    g, B, theta, box = problem(r, seed, bounded_above)
+    step = bounded_step(g, B, theta, *box, INFINITE)
+    assert inside(theta + step.delta, box)
+    expected = best_of_all_active_sets(g, B, theta, box)
     assert abs(step.gain - expected) <= 1e-9 * (1 + abs(expected))
 
 
-@given(st.integers(1, 6), st.integers(0, 10_000), st.floats(0.01, 3.0))
-def test_step_stays_within_the_radius_and_still_gains(r: int, seed: int, radius: float) -> None:
-    g, B, theta, lower = problem(r, seed)
-    step = bounded_step(g, B, theta, lower, radius)
+@given(st.integers(1, 6), st.integers(0, 10_000), st.floats(0.01, 3.0), st.booleans())
+def test_step_stays_within_the_radius_and_still_gains(r: int, seed: int, radius: float, bounded_above: bool) -> None:
+    g, B, theta, box = problem(r, seed, bounded_above)
+    step = bounded_step(g, B, theta, *box, radius)
     assert float(step.delta @ B @ step.delta) ** 0.5 <= radius * (1 + 1e-9)
-    assert bool((theta + step.delta >= lower - 1e-12).all())
+    assert inside(theta + step.delta, box)
     assert step.gain >= 0
 
 

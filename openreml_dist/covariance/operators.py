@@ -1,0 +1,340 @@
+"""Covariance terms made of others: sums, products, blocks; never as a whole matrix.
+
+Parameters keep the names that their terms gave them. Those named by their kind alone (``sigma^2``), and those of operands given
+by keyword, are told apart by a prefix: ``op_0/sigma^2`` for the first operand, ``KEYWORD/sigma^2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance.parameters import Parameter
+from openreml_dist.covariance.term import DiagonalTerm, Indices, Piece, Samples, Spans, Term, as_indices, samples_at
+from openreml_dist.errors import InputError
+
+Joint = tuple[Piece, Sequence[Tensor | None]]
+
+
+class Operator(Term):
+    """A term made of operands; its η is theirs, one after the other.
+
+    Args:
+        operands: terms.
+        named: terms whose parameters are told apart by the keyword.
+    """
+
+    def __init__(self, *operands: Term, **named: Term) -> None:
+        self.operands = (*operands, *named.values())
+        if not self.operands:
+            raise InputError(f"{type(self).__name__}: at least one operand is needed")
+        for operand in self.operands:
+            if not isinstance(operand, Term):
+                raise TypeError(f"{type(self).__name__}: operands are covariance terms, not {type(operand).__name__}")
+        self.name = " ".join(operand.name for operand in self.operands)
+        prefixes = [*(f"op_{i}/" for i in range(len(operands))), *(f"{key}/" for key in named)]
+        self.parameters = tuple(
+            replace(parameter, name=prefix + parameter.name) if parameter.anonymous or i >= len(operands) else parameter
+            for i, (prefix, operand) in enumerate(zip(prefixes, self.operands, strict=True))
+            for parameter in operand.parameters
+        )
+        self.is_stored = any(operand.is_stored for operand in self.operands)
+        ends = list(accumulate((len(operand.parameters) for operand in self.operands), initial=0))
+        self._places = [slice(start, end) for start, end in pairwise(ends)]
+
+    def _each(self, eta: Tensor) -> Iterator[tuple[Term, Tensor]]:
+        """Operands with their own η."""
+        for operand, place in zip(self.operands, self._places, strict=True):
+            yield operand, eta[place]
+
+    def _require_one_size(self) -> None:
+        sizes = [operand.size for operand in self.operands]
+        if len(set(sizes)) > 1:
+            raise InputError(f"{type(self).__name__}: its operands have different sizes: {', '.join(map(str, sizes))}")
+        self.size = sizes[0]
+
+    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+        """Those of the operands."""
+        return {name: value for operand, own in self._each(eta) for name, value in operand.summary(own).items()}
+
+
+class Sum(Operator):
+    """V_1 + V_2 + ..."""
+
+    def __init__(self, *operands: Term, **named: Term) -> None:
+        super().__init__(*operands, **named)
+        self._require_one_size()
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """Σ of those that are not zero."""
+        tiles = (operand.entries(rows, columns, own, device) for operand, own in self._each(eta))
+        present = [tile for tile in tiles if tile is not None]
+        return torch.stack([tile.double() for tile in present]).sum(dim=0) if present else None
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """Those of the operands."""
+        return [d for operand, own in self._each(eta) for d in operand.derivatives(rows, columns, own, device)]
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """Those of the operands; a place may come more than once."""
+        for number, (operand, own) in enumerate(self._each(eta)):
+            for piece in operand.pieces(spans, own, device):
+                yield replace(piece, share=(number + piece.share) / len(self.operands))
+
+    def dpieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece]]:
+        """Those of the operands."""
+        for number, (operand, own) in enumerate(self._each(eta)):
+            for k, piece in operand.dpieces(spans, own, device):
+                share = (number + piece.share) / len(self.operands)
+                yield self._places[number].start + k, replace(piece, share=share)
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """Each operand its part of the share."""
+        return torch.cat([operand.start(squares, share / len(self.operands)) for operand in self.operands])
+
+    def selected(self, samples: Indices) -> Term:
+        """The sum of the operands on the samples."""
+        return _renamed(Sum(*(operand.selected(samples) for operand in self.operands)), self)
+
+
+class HadamardProduct(Operator):
+    """V_1 ∘ V_2 ∘ ..., entry by entry: interactions, such as genotype by environment.
+
+    One factor has the scale; give a variance component as its ``K`` if another has it. A stored factor is read in the order of
+    its chunks, once a pass; the others are made for each piece.
+    """
+
+    def __init__(self, *operands: Term, **named: Term) -> None:
+        super().__init__(*operands, **named)
+        self._require_one_size()
+        kinds = [operand.is_stored for operand in self.operands], [isinstance(o, DiagonalTerm) for o in self.operands]
+        self._lead = next((kind.index(True) for kind in kinds if True in kind), 0)
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """Π; None where one factor is zero."""
+        product: Tensor | None = None
+        for operand, own in self._each(eta):
+            tile = operand.entries(rows, columns, own, device)
+            if tile is None:
+                return None
+            product = tile.double() if product is None else product * tile
+        return product
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """The product rule."""
+        factors = [operand.entries(rows, columns, own, device) for operand, own in self._each(eta)]
+        if any(factor is None for factor in factors):
+            return [None] * len(self.parameters)
+        slopes = [operand.derivatives(rows, columns, own, device) for operand, own in self._each(eta)]
+        return _product_rule(factors, slopes)
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """The pieces of the leading factor times the others."""
+        for piece in self.operands[self._lead].pieces(spans, eta[self._places[self._lead]], device):
+            others = self._others(piece, spans, eta, device, derivatives=False)
+            if others is not None:
+                product = piece.values.double()
+                for factor, _ in others:
+                    product = product * factor
+                yield piece.with_values(product)
+
+    def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Joint]:
+        """The pieces of the leading factor times the others, by the product rule."""
+        lead = self.operands[self._lead]
+        for piece, slopes in lead.joint_pieces(spans, eta[self._places[self._lead]], device):
+            others = self._others(piece, spans, eta, device, derivatives=True)
+            if others is None:
+                continue
+            factors = [factor for factor, _ in others]
+            all_slopes = [slope for _, slope in others]
+            factors.insert(self._lead, piece.values.double())
+            all_slopes.insert(self._lead, slopes)
+            product = factors[0]
+            for factor in factors[1:]:
+                product = product * factor
+            yield piece.with_values(product), _product_rule(factors, all_slopes)
+
+    def _others(
+        self, piece: Piece, spans: Spans, eta: Tensor, device: torch.device, derivatives: bool
+    ) -> list[tuple[Tensor, Sequence[Tensor | None]]] | None:
+        """The other factors, and their derivatives, in the place of a piece; None where one is zero."""
+        rows, columns = (samples_at(i, span) for i, span in zip((piece.rows, piece.columns), spans[piece.tile], strict=True))
+
+        def shaped(values: Tensor) -> Tensor:
+            return values.diagonal() if piece.is_diagonal else values
+
+        made: list[tuple[Tensor, Sequence[Tensor | None]]] = []
+        for number, (operand, own) in enumerate(self._each(eta)):
+            if number == self._lead:
+                continue
+            values = operand.entries(rows, columns, own, device)
+            if values is None:
+                return None
+            slopes = operand.derivatives(rows, columns, own, device) if derivatives else []
+            made.append((shaped(values), [None if slope is None else shaped(slope) for slope in slopes]))
+        return made
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """The factor with a scale has the share; the others are correlations."""
+        scaled = next((i for i, operand in enumerate(self.operands) if has_scale(operand)), 0)
+        ones = torch.ones_like(squares)
+        return torch.cat([o.start(squares, share) if i == scaled else o.start(ones, 1.0) for i, o in enumerate(self.operands)])
+
+    def selected(self, samples: Indices) -> Term:
+        """The product of the operands on the samples."""
+        return _renamed(HadamardProduct(*(operand.selected(samples) for operand in self.operands)), self)
+
+
+class KroneckerProduct(HadamardProduct):
+    """V_1 ⊗ V_2 ⊗ ..., the last index running fastest: traits by animals, rows by columns of a field.
+
+    Entry by entry it is the product of the factors at the parts of the index, so that no factor need divide a tile.
+    """
+
+    def __init__(self, *operands: Term, **named: Term) -> None:
+        terms = [*operands, *named.values()]
+        sizes = [term.size for term in terms]
+        places = np.arange(int(np.prod(sizes)))
+        selected, inner = [], len(places)
+        for term, size in zip(terms, sizes, strict=True):
+            inner //= size
+            selected.append(term.selected(places // inner % size))
+        count = len(operands)
+        super().__init__(*selected[:count], **dict(zip(named, selected[count:], strict=True)))
+
+
+class Scaled(Operator):
+    """σ²V: a variance before a correlation structure.
+
+    Args:
+        term: V.
+        name: of the variance.
+    """
+
+    def __init__(self, term: Term, name: str) -> None:
+        super().__init__(term)
+        self.size = term.size
+        self.parameters = (Parameter.variance(name), *term.parameters)
+        self.name = name
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """σ²V."""
+        V = self.operands[0].entries(rows, columns, eta[1:], device)
+        return None if V is None else V.double() * eta[0]
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """V, then σ² times those of V."""
+        slopes = self.operands[0].derivatives(rows, columns, eta[1:], device)
+        return [self.operands[0].entries(rows, columns, eta[1:], device), *_times(slopes, eta[0])]
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """σ² times the pieces of V."""
+        for piece in self.operands[0].pieces(spans, eta[1:], device):
+            yield piece.with_values(piece.values.double() * eta[0])
+
+    def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Joint]:
+        """σ² times the pieces of V."""
+        for piece, slopes in self.operands[0].joint_pieces(spans, eta[1:], device):
+            yield piece.with_values(piece.values.double() * eta[0]), [piece.values, *_times(slopes, eta[0])]
+
+    def scaled_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> tuple[float, Iterator[Piece]]:
+        """σ² and the pieces of V."""
+        return float(eta[0]), self.operands[0].pieces(spans, eta[1:], device)
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """The share, and V as a correlation."""
+        V = self.operands[0].start(torch.ones_like(squares), 1.0)
+        return torch.cat([share * squares.double().mean().reshape(1), V])
+
+    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+        """That of V."""
+        return self.operands[0].summary(eta[1:])
+
+    def selected(self, samples: Indices) -> Term:
+        """σ² times V on the samples."""
+        return Scaled(self.operands[0].selected(samples), self.name)
+
+
+class BlockDiagonal(Operator):
+    """V_1, V_2, ... along the diagonal, zero elsewhere."""
+
+    def __init__(self, *operands: Term, **named: Term) -> None:
+        super().__init__(*operands, **named)
+        self._bounds = np.array(list(accumulate((operand.size for operand in self.operands), initial=0)))
+        self.size = int(self._bounds[-1])
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """The blocks that the tile meets."""
+        tile = None
+        for number, here, there, inner_rows, inner_columns in self._blocks(rows, columns):
+            values = self.operands[number].entries(inner_rows, inner_columns, eta[self._places[number]], device)
+            if values is not None:
+                tile = self._put(tile, values, here, there, (len(rows), len(columns)))
+        return tile
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """Those of each block in its place."""
+        found: list[Tensor | None] = [None] * len(self.parameters)
+        for number, here, there, inner_rows, inner_columns in self._blocks(rows, columns):
+            place = self._places[number]
+            slopes = self.operands[number].derivatives(inner_rows, inner_columns, eta[place], device)
+            for k, values in enumerate(slopes, place.start):
+                if values is not None:
+                    found[k] = self._put(None, values, here, there, (len(rows), len(columns)))
+        return found
+
+    def _blocks(self, rows: Samples, columns: Samples) -> Iterator[tuple[int, Indices, Indices, Indices, Indices]]:
+        """For each block in the tile: its number, where it lies in the tile, and which of its own samples these are."""
+        row_samples, column_samples = as_indices(rows), as_indices(columns)
+        row_blocks, column_blocks = (
+            np.searchsorted(self._bounds, samples, side="right") - 1 for samples in (row_samples, column_samples)
+        )
+        for number in np.intersect1d(row_blocks, column_blocks).tolist():
+            here, there = np.flatnonzero(row_blocks == number), np.flatnonzero(column_blocks == number)
+            first = self._bounds[number]
+            yield number, here, there, row_samples[here] - first, column_samples[there] - first
+
+    @staticmethod
+    def _put(tile: Tensor | None, values: Tensor, here: Indices, there: Indices, shape: tuple[int, int]) -> Tensor:
+        if tile is None:
+            tile = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        at = (torch.from_numpy(here).to(values.device)[:, None], torch.from_numpy(there).to(values.device)[None, :])
+        return tile.index_put(at, values.double())
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """Each block the share of its own squares."""
+        parts = [squares[first:end] for first, end in pairwise(self._bounds.tolist())]
+        return torch.cat([operand.start(part, share) for operand, part in zip(self.operands, parts, strict=True)])
+
+
+def has_scale(term: Term) -> bool:
+    """Whether a term has a variance of its own, rather than being a correlation."""
+    return any(parameter.unit in ("variance", "loading") for parameter in term.parameters)
+
+
+def _product_rule(factors: Sequence[Tensor | None], slopes: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """∂(Π factors) by the parameters of each factor in turn."""
+    derivatives: list[Tensor | None] = []
+    for number, own in enumerate(slopes):
+        rest: Tensor | None = None
+        for other, factor in enumerate(factors):
+            if other != number:
+                rest = factor if rest is None or factor is None else rest * factor
+        derivatives += own if rest is None else _times(own, rest)
+    return derivatives
+
+
+def _times(slopes: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
+    return [None if slope is None else slope.double() * factor for slope in slopes]
+
+
+def _renamed(term: Operator, like: Operator) -> Operator:
+    """The names that the parameters had before."""
+    term.parameters = like.parameters
+    term.name = like.name
+    return term

@@ -1,0 +1,172 @@
+"""Additive relationships from a pedigree, by tiles.
+
+Legend: N animals in order of generation, so that parents come first; A (N, N) numerator relationships = T D Tᵀ with
+T⁻¹ = I − ½P, P_ij = 1 where j is a parent of i, D the Mendelian sampling variances; F inbreeding.
+
+References: Henderson (1976), Biometrics 32:69; Quaas (1976), Biometrics 32:949; Colleau (2002), Genet Sel Evol 34:409, products
+with A without A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openreml_dist.covariance.term import EVERYTHING, Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.errors import InputError
+
+UNKNOWN = frozenset({"", "0", "na", "nan", "none", "<na>", "."})  # parents, in lower case
+WORK_BYTES = 16e6  # of a block of columns of A over all animals
+PASS_BYTES = 256e6  # the same in a pass over many tiles, which shares it among the tiles of a block column
+
+
+class PedigreeMatrix(Term):
+    """A of a pedigree, without parameters, in the order of ``labels``.
+
+    A column of A costs two walks through the generations, O(N); a pass over tiles takes each block column once.
+
+    Args:
+        animals: identifier of each animal, once.
+        sires, dams: identifiers of its parents; 0, NA, an empty string, None or nan is unknown. A parent that is no animal of
+            the list is added as a founder.
+        name: in messages.
+    Raises:
+        InputError: for an animal that is there twice, or is its own ancestor.
+
+    Attributes:
+        labels: identifiers of all N animals: those given, then the parents that were added.
+        inbreeding: F (N,).
+    """
+
+    def __init__(self, animals: Sequence[object], sires: Sequence[object], dams: Sequence[object], name: str) -> None:
+        ids, sire_ids, dam_ids = (
+            np.array([_identifier(value) for value in column], object) for column in (animals, sires, dams)
+        )
+        if not len(ids) == len(sire_ids) == len(dam_ids):
+            raise InputError(f"{name}: animals, sires and dams differ in length: {len(ids)}, {len(sire_ids)}, {len(dam_ids)}")
+        place: dict[str, int] = {}
+        for animal in ids.tolist():
+            if animal == "" or animal in place:
+                why = "is there twice" if animal else "has no identifier"
+                raise InputError(f"{name}: the pedigree has an animal that {why}{f': {animal}' if animal else ''}")
+            place[animal] = len(place)
+        for parent in (*sire_ids.tolist(), *dam_ids.tolist()):
+            if parent:
+                place.setdefault(parent, len(place))
+        self.labels = tuple(place)
+        self.name = name
+        self.size = len(place)
+        self._place = place
+        sire, dam = (
+            np.array([place[p] if p else -1 for p in column.tolist()] + [-1] * (self.size - len(ids)), np.int64)
+            for column in (sire_ids, dam_ids)
+        )
+        self._generations = _generations(sire, dam, self.labels, name)
+        self._sire, self._dam = torch.from_numpy(sire), torch.from_numpy(dam)
+        self.inbreeding = torch.zeros(self.size, dtype=torch.float64)
+        self._D = torch.ones(self.size, dtype=torch.float64)
+        self._find_inbreeding()
+
+    def places_of(self, animals: Sequence[object]) -> Indices:
+        """Where animals are among ``labels``.
+
+        Raises:
+            InputError: for one that the pedigree lacks.
+        """
+        identifiers = [_identifier(animal) for animal in animals]
+        absent = [identifier for identifier in identifiers if identifier not in self._place]
+        if absent:
+            raise InputError(f"{self.name}: {len(absent)} records are of animals that the pedigree lacks, such as {absent[0]}")
+        return np.array([self._place[identifier] for identifier in identifiers], np.int64)
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """A on ``rows`` x ``columns``."""
+        here = torch.tensor(as_indices(rows), device=device)
+        blocks = [self._columns(part, device)[here] for part in self._parts(as_indices(columns), WORK_BYTES)]
+        return torch.cat(blocks, dim=1)
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """Pieces of A, block column by block column."""
+        by_columns: dict[range, list[int]] = {}
+        for number, (_, columns) in enumerate(spans):
+            by_columns.setdefault(columns, []).append(number)
+        done = 0
+        for columns, numbers in by_columns.items():
+            first = 0
+            for part in self._parts(as_indices(columns), PASS_BYTES):
+                A = self._columns(part, device)
+                place = slice(first, first + len(part))
+                first += len(part)
+                for number in numbers:
+                    rows = spans[number][0]
+                    share = (done + (first / len(columns)) * len(numbers)) / len(spans)
+                    yield Piece(number, EVERYTHING, place, A[rows.start : rows.stop], share)
+            done += len(numbers)
+
+    def _parts(self, columns: Indices, num_bytes: float) -> list[Indices]:
+        width = max(1, int(num_bytes / (8 * self.size)))
+        return [columns[start : start + width] for start in range(0, len(columns), width)]
+
+    def _columns(self, columns: Indices, device: torch.device, before: int | None = None) -> Tensor:
+        """A[:, columns] (N, count) = T D Tᵀ E, of the first ``before`` generations alone if given."""
+        generations = [g.to(device) for g in self._generations[:before]]
+        parents = [side.to(device) for side in (self._sire, self._dam)]
+        A = torch.zeros(self.size, len(columns), dtype=torch.float64, device=device)
+        A[torch.from_numpy(columns).to(device), torch.arange(len(columns), device=device)] = 1.0
+        # Tᵀ E: each animal hands half of what it has to its parents, the youngest first
+        for animals in reversed(generations):
+            for side in parents:
+                known = animals[side[animals] >= 0]
+                A.index_add_(0, side[known], A[known], alpha=0.5)
+        A *= self._D.to(device)[:, None]
+        # T: each animal has half of what its parents have, the oldest first
+        for animals in generations:
+            for side in parents:
+                known = animals[side[animals] >= 0]
+                A[known] += 0.5 * A[side[known]]
+        return A
+
+    def _find_inbreeding(self) -> None:
+        """F_i = ½A_{sire, dam} and D_i = 1 − ¼Σ(1 + F_parent) over the known parents, generation by generation."""
+        cpu = torch.device("cpu")
+        for number, animals in enumerate(self._generations):
+            sire, dam = self._sire[animals], self._dam[animals]
+            for side in (sire, dam):
+                known = side >= 0
+                self._D[animals[known]] -= 0.25 * (1 + self.inbreeding[side[known]])
+            both = animals[(sire >= 0) & (dam >= 0)]
+            sires, which = torch.unique(self._sire[both], return_inverse=True)
+            first = 0
+            for part in self._parts(sires.numpy(), WORK_BYTES):
+                A = self._columns(part, cpu, before=number)
+                here = (which >= first) & (which < first + len(part))
+                self.inbreeding[both[here]] = 0.5 * A[self._dam[both[here]], which[here] - first]
+                first += len(part)
+
+
+def _identifier(value: object) -> str:
+    """As text; empty where unknown."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a table with unknown parents reads integers as floats
+    text = str(value).strip()
+    return "" if text.lower() in UNKNOWN else text
+
+
+def _generations(sire: NDArray[np.int64], dam: NDArray[np.int64], labels: Sequence[str], name: str) -> list[Tensor]:
+    """Animals by the length of their longest line of ancestors, founders first."""
+    left = np.arange(len(sire))
+    done = np.zeros(len(sire) + 1, bool)
+    done[-1] = True  # an unknown parent
+    generations = []
+    while len(left):
+        ready = done[sire[left]] & done[dam[left]]
+        if not ready.any():
+            raise InputError(f"{name}: the pedigree has a loop: {labels[left[0]]} or one of its ancestors is its own ancestor")
+        generations.append(torch.from_numpy(left[ready]))
+        done[left[ready]] = True
+        left = left[~ready]
+    return generations

@@ -1,0 +1,139 @@
+"""ZGZᵀ: a covariance of effects, seen in the records they act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance.operators import Joint, Operator
+from openreml_dist.covariance.term import Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.errors import InputError
+
+
+class OneHot(Protocol):
+    """A design with one 1 in each row."""
+
+    codes: Indices
+    shape: tuple[int, ...]
+
+
+class CovariancePropagation(Operator):
+    """ZGZᵀ for a design Z (n, q) and a covariance G (q, q) of effects.
+
+    Args:
+        Z: one-hot (a ``DummyMatrix``), an array, or a SciPy sparse matrix; a tile touches only the effects that its rows and
+            columns have.
+        G: a term of size q.
+    """
+
+    def __init__(self, Z: Any, G: Term) -> None:
+        super().__init__(*((_NoParameters(), G) if isinstance(G, Term) else (G,)))
+        codes = getattr(Z, "codes", None)
+        width = Z.shape[1]
+        if width != G.size:
+            raise InputError(f"CovariancePropagation: Z has {width} columns, but G has {G.size}")
+        self._inner = G.selected(codes) if codes is not None else Congruence(Z, G)
+        self.name = G.name
+        self.size = self._inner.size
+        self.is_stored = self._inner.is_stored
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """Z[rows] G Z[columns]ᵀ."""
+        return self._inner.entries(rows, columns, eta, device)
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """Z[rows] ∂G/∂η_k Z[columns]ᵀ."""
+        return self._inner.derivatives(rows, columns, eta, device)
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """As it suits G."""
+        return self._inner.pieces(spans, eta, device)
+
+    def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Joint]:
+        """As it suits G."""
+        return self._inner.joint_pieces(spans, eta, device)
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """That of G."""
+        return self._inner.start(squares, share)
+
+    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+        """That of G."""
+        return self._inner.summary(eta)
+
+    def selected(self, samples: Indices) -> Term:
+        """The same effects in other records."""
+        return self._inner.selected(samples)
+
+
+class Congruence(Term):
+    """ZGZᵀ for a general Z."""
+
+    def __init__(self, Z: Any, G: Term) -> None:
+        self._Z = Z.tocsr() if hasattr(Z, "tocsr") else np.asarray(Z, np.float64)
+        self.G = G
+        self.name = G.name
+        self.size = self._Z.shape[0]
+        self.parameters = G.parameters
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """Z[rows] G Z[columns]ᵀ over the effects that are there."""
+        return self._propagated(rows, columns, device, lambda here, there: [self.G.entries(here, there, eta, device)])[0]
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """Z[rows] ∂G/∂η_k Z[columns]ᵀ."""
+        return self._propagated(rows, columns, device, lambda here, there: self.G.derivatives(here, there, eta, device))
+
+    def _propagated(
+        self,
+        rows: Samples,
+        columns: Samples,
+        device: torch.device,
+        blocks: Callable[[Indices, Indices], Sequence[Tensor | None]],
+    ) -> list[Tensor | None]:
+        here, Z_rows = self._part(rows, device)
+        there, Z_columns = self._part(columns, device)
+        return [None if G is None else Z_rows @ G.double() @ Z_columns.mT for G in blocks(here, there)]
+
+    def _part(self, samples: Samples, device: torch.device) -> tuple[Indices, Tensor]:
+        """The effects that the samples have, and Z on them (samples, effects)."""
+        part = self._Z[as_indices(samples)]
+        if not isinstance(part, np.ndarray):  # sparse
+            effects = np.unique(part.indices).astype(np.int64)
+            part = part[:, effects].toarray()
+        else:
+            effects = np.flatnonzero(part.any(axis=0))
+            part = part[:, effects]
+        return effects, torch.tensor(part, dtype=torch.float64, device=device)
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """That of G where each effect alone explains its part of the share in the records that have it."""
+        present = self._Z != 0
+        counts = np.asarray(present.sum(axis=0), np.float64).ravel()
+        sums = np.asarray((self._Z.multiply(self._Z) if hasattr(self._Z, "multiply") else self._Z**2).sum(axis=0)).ravel()
+        effects_a_record = max(1.0, counts.sum() / self.size)
+        mean_squares = np.where(counts > 0, sums, 1.0) / np.maximum(counts, 1.0)
+        return self.G.start(float(squares.mean()) / torch.tensor(mean_squares), share / effects_a_record)
+
+    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+        """That of G."""
+        return self.G.summary(eta)
+
+    def selected(self, samples: Indices) -> Term:
+        """The same effects in other records."""
+        return Congruence(self._Z[samples], self.G)
+
+
+class _NoParameters(Term):
+    """The place of Z among the operands, so that names are counted from it."""
+
+    name = ""
+    size = 0
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """Nothing."""
+        return None

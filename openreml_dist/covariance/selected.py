@@ -1,0 +1,51 @@
+"""A term on some samples of it: repeated records, one factor of a Kronecker product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance.term import Indices, Samples, Term, take
+
+
+class Selected(Term):
+    """ZVZᵀ with a one-hot Z: entry (i, j) is V at (index i, index j).
+
+    Args:
+        term: V (m, m).
+        index: (n,) sample of V for each sample of this term.
+    """
+
+    def __init__(self, term: Term, index: Indices) -> None:
+        self.term = term
+        self.index = np.ascontiguousarray(index)
+        self.name = term.name
+        self.size = len(index)
+        self.parameters = term.parameters
+        self.is_stored = term.is_stored
+
+    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
+        """V at the selected samples."""
+        return self.term.entries(take(self.index, rows), take(self.index, columns), eta, device)
+
+    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
+        """∂V/∂η_k at the selected samples."""
+        return self.term.derivatives(take(self.index, rows), take(self.index, columns), eta, device)
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """That of V, its squares the means over the samples that are one of V; the mean of all where none is."""
+        index = torch.from_numpy(self.index)
+        counts = torch.zeros(self.term.size, dtype=torch.float64).index_add_(0, index, torch.ones_like(squares))
+        sums = torch.zeros_like(counts).index_add_(0, index, squares)
+        return self.term.start(torch.where(counts > 0, sums / counts.clamp_min(1), squares.mean()), share)
+
+    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+        """That of V."""
+        return self.term.summary(eta)
+
+    def selected(self, samples: Indices) -> Term:
+        """V at samples of the samples."""
+        return self.term.selected(self.index[samples])
