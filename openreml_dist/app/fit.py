@@ -74,7 +74,8 @@ def _fit(run: Run, launcher: str) -> int:
     run.terminal.say(_first_line(run, launcher))
     LOGGER.info(_first_line(run, launcher))
 
-    inputs, covariance = read_model(run.settings, run.grid)
+    analysis = read_model(run.settings, run.grid)
+    inputs, covariance = analysis.inputs, analysis.covariance
     run.timings["read"] = time.perf_counter() - ready
     run.terminal.say(*inputs.report)
 
@@ -82,7 +83,7 @@ def _fit(run: Run, launcher: str) -> int:
     solver = run.settings.solver
     reml = run.reml(covariance)
     run.terminal.say(_model_line(reml, X.shape[1]))
-    run.terminal.say(*forecast(run, reml.layout, planned_model(solver, covariance, X.shape[1])))
+    run.terminal.say(*forecast(run, reml.layout, planned_model(solver, analysis)))
     result = reml.fit(
         y,
         X,
@@ -103,7 +104,8 @@ def _fit(run: Run, launcher: str) -> int:
         if run.grid.is_root:
             write_results(run, inputs, result, tests, profile)
     run.terminal.result(result, inputs.fixed_names, tests)
-    files = ", ".join(str(run.directory / name) for name in (RESULT, "result.hsq", "convergence.png"))
+    names = (RESULT, "result.hsq", "convergence.png")
+    files = ", ".join(str(run.directory / name) for name in names if name != "result.hsq" or tests is not None)
     run.terminal.say("", f"{result.status}: {files}")
     return result.status.exit_code
 
@@ -121,9 +123,15 @@ def _first_line(run: Run, launcher: str) -> str:
 
 def _model_line(reml: REML, num_fixed: int) -> str:
     return (
-        f"model: {' + '.join(reml.covariance.parameters)}; {reml.layout.size:,} samples, {num_fixed} fixed effects; "
+        f"model: {' + '.join(_term_names(reml))}; {reml.layout.size:,} samples, {num_fixed} fixed effects; "
         f"tiles of {reml.layout.tile_size}"
     )
+
+
+def _term_names(reml: REML) -> list[str]:
+    """Terms, with the number of their parameters where there are several."""
+    counts = [(term.name, len(term.parameters)) for term in reml.covariance.terms]
+    return [name if count == 1 else f"{name} ({count} parameters)" for name, count in counts]
 
 
 def _record(run: Run, iteration: Iteration, parameters: tuple[str, ...]) -> None:

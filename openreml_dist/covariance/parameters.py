@@ -108,6 +108,7 @@ class Parameter:
             without a unit, ``range`` in units of the coordinates.
         lower, upper: bounds of η.
         transform: from θ to η; the bounds then hold by themselves where it does not reach them.
+        vanishes: ∂V/∂η is zero on the lower bound, so that the score there says nothing.
         anonymous: named by its kind alone (``sigma^2``): an operator puts the place of its operand before it.
     """
 
@@ -116,6 +117,7 @@ class Parameter:
     lower: float = -math.inf
     upper: float = math.inf
     transform: Transform = field(default=UNTRANSFORMED)
+    vanishes: bool = False
     anonymous: bool = False
 
     @classmethod

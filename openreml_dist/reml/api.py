@@ -26,6 +26,7 @@ from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.start import choose_start, haseman_elston, residuals
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
+from openreml_dist.reml.trust import Bounds
 from openreml_dist.tiled import Workspace
 
 SMALLEST_RESIDUAL = 1e-6  # share of the phenotypic variance at which the bound of an identity term lies: V must stay invertible
@@ -114,7 +115,7 @@ class REML:
             raise ConfigError(f"solver.traces: {traces!r} is none of {', '.join(METHODS)}")
         problem = self._problem(y, x)
         schedule = Schedule.choose(traces, self.layout.size, num_probes, self.covariance.is_linear)
-        lower, upper = self._bounds(problem, constrain)
+        bounds = self._bounds(problem, constrain)
         if isinstance(start, str):
             start = choose_start(start, self.covariance)
         if start == "haseman-elston" or schedule.uses_probes:
@@ -126,13 +127,14 @@ class REML:
                 theta = self.covariance.start(residuals(problem).square().cpu())
         else:
             theta = self._theta(start)
-        _check_start(self.covariance.parameters, theta, lower, upper)
+        _check_start(self.covariance.parameters, theta, bounds)
+        bounds = bounds.beside_vanishing(theta)
         if schedule.uses_probes:
             problem = replace(problem, probes=Probes(Z, products[:, :, :-1].contiguous()))
         problem = replace(problem, workspace=Workspace(schedule.widest))
         decisions = None
         if self.grid.is_root:
-            decisions = average_information(theta, lower, upper, stopping or Stopping(), report, schedule)
+            decisions = average_information(theta, bounds, stopping or Stopping(), report, schedule)
         outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
         return FitResult.of(outcome, self.covariance)
 
@@ -286,19 +288,23 @@ class REML:
             self.covariance, y.double().to(device), Design.of(x.double().to(device)), self.grid, self.layout, jitter=self.jitter
         )
 
-    def _bounds(self, problem: Problem, constrain: bool) -> tuple[Tensor, Tensor]:
+    def _bounds(self, problem: Problem, constrain: bool) -> Bounds:
         """Of θ: those of the parameters, unless variances are not constrained. Local."""
         lower, upper = self.covariance.map.bounds()
+        vanishing = torch.zeros_like(lower, dtype=torch.bool)
         smallest = SMALLEST_RESIDUAL * float(residuals(problem).var())
         independent = {p.name for t in self.covariance.terms if isinstance(t, Identity | Heterogeneous) for p in t.parameters}
         for parameter, k in zip(self.covariance.map.parameters, self.covariance.map.source, strict=True):
-            if k < 0 or parameter.unit != "variance" or lower[k] == -math.inf:
+            if k < 0 or lower[k] == -math.inf:
+                continue
+            vanishing[k] = parameter.vanishes
+            if parameter.unit != "variance":
                 continue
             if not constrain:
                 lower[k] = -math.inf
             elif parameter.name in independent:
                 lower[k] = smallest
-        return lower, upper
+        return Bounds(lower, upper, vanishing)
 
 
 def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step | float:
@@ -308,9 +314,9 @@ def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step 
     return log_likelihood(problem, request.theta, phase, request.how.dtype)
 
 
-def _check_start(parameters: tuple[str, ...], theta: Tensor, lower: Tensor, upper: Tensor) -> None:
+def _check_start(parameters: tuple[str, ...], theta: Tensor, bounds: Bounds) -> None:
     """Refuse a start outside the bounds. Local."""
-    for name, value, least, most in zip(parameters, theta.tolist(), lower.tolist(), upper.tolist(), strict=True):
+    for name, value, least, most in zip(parameters, theta.tolist(), bounds.lower.tolist(), bounds.upper.tolist(), strict=True):
         if not least <= value <= most:
             side, bound = ("below", least) if value < least else ("above", most)
             raise ConfigError(f"start: {name} = {value:g} is {side} its bound {bound:g}; start within it or do not constrain")

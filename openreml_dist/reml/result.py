@@ -16,6 +16,7 @@ from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_er
 from openreml_dist.reml.trust import positive_definite
 
 SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
+NO_ERROR = 1e-7  # relative; a function that no free parameter moves, such as a correlation of 1, has no standard error
 LEAST_PART = 0.1  # of a parameter in a direction of unit length
 
 
@@ -160,7 +161,11 @@ def delta_method(
     if not values:
         return ()
     gradients = torch.func.jacrev(functions)(theta)
-    return tuple(Estimate(name, float(value), _se(gradients[name], theta_covariance)) for name, value in values.items())
+    ses = {name: _se(gradient, theta_covariance) for name, gradient in gradients.items()}
+    return tuple(
+        Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None)
+        for (name, value), se in zip(values.items(), ses.values(), strict=True)
+    )
 
 
 def singular_directions(AI: Tensor) -> list[int]:
