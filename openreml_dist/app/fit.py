@@ -65,7 +65,8 @@ def _fit(run: Run, launcher: str) -> int:
     from openreml_dist.app.forecast import forecast
     from openreml_dist.app.lrt import likelihood_ratio_tests
     from openreml_dist.app.model import planned_model, read_model, starting_point, traces_settings
-    from openreml_dist.app.results import profile_of_rank, write_results
+    from openreml_dist.app.results import HSQ, profile_of_rank, write_results
+    from openreml_dist.app.traits import trait_estimates
     from openreml_dist.reml import Stopping
 
     log_to_file(run.directory, run.grid.rank)
@@ -99,13 +100,13 @@ def _fit(run: Run, launcher: str) -> int:
 
     tests = likelihood_ratio_tests(run, covariance, result, y, X)
     run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
+    traits = trait_estimates(result, covariance)
     profile = run.grid.gather(profile_of_rank(run.grid))
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
-            write_results(run, inputs, result, tests, profile)
-    run.terminal.result(result, inputs.fixed_names, tests)
-    names = (RESULT, "result.hsq", "convergence.png")
-    files = ", ".join(str(run.directory / name) for name in names if name != "result.hsq" or tests is not None)
+            write_results(run, inputs, result, tests, traits, profile)
+    run.terminal.result(result, inputs.fixed_names, tests, traits)
+    files = ", ".join(str(path) for name in (RESULT, HSQ, "convergence.png") if (path := run.directory / name).exists())
     run.terminal.say("", f"{result.status}: {files}")
     return result.status.exit_code
 

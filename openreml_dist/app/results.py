@@ -17,11 +17,14 @@ from openreml_dist.app.plot import plot_convergence
 from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.samples import Inputs
+from openreml_dist.app.traits import traits_hsq
 from openreml_dist.config import DataConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml import FitResult
+from openreml_dist.reml.result import Estimate
 from openreml_dist.store.grm import open_grm
 
+HSQ = "result.hsq"
 CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
 defaults:
 - fit_schema
@@ -31,17 +34,27 @@ defaults:
 """
 
 
-def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests | None, profile: list[dict[str, int]]) -> None:
+def write_results(
+    run: Run,
+    inputs: Inputs,
+    fit: FitResult,
+    tests: report.Tests | None,
+    traits: list[Estimate],
+    profile: list[dict[str, int]],
+) -> None:
     """config.yaml, result.hsq, convergence.png and, last, result.json, which says that the run is finished. Local: rank 0."""
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
     liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
     write_text(run.directory / "config.yaml", CONFIG_HEAD + OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
     if tests is not None:
-        write_text(run.directory / "result.hsq", report.hsq(fit, tests, n, liability))
+        write_text(run.directory / HSQ, report.hsq(fit, tests, n, liability))
+    elif traits:
+        write_text(run.directory / HSQ, traits_hsq(fit, traits, n))
     plot_convergence(fit, inputs.trait, run.directory / "convergence.png")
     content = report.result_json(fit, inputs.fixed_names, tests, n) | {
         "trait": inputs.trait,
+        **({"traits": [asdict(row) for row in traits]} if traits else {}),
         "dropped": inputs.dropped,
         "num_ranks": run.grid.shape.size,
         "timings": run.timings,

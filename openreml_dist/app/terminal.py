@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,6 +15,7 @@ from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.evaluation import LARGEST_NOISE
+from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
 SHOWN_PARAMETERS = 6  # in the line of an iteration
@@ -84,13 +86,17 @@ class Terminal:
             f"  {step.evaluation}{bounds}{trials}"
         )
 
-    def result(self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None) -> None:
-        """Tables of components (or parameters) and fixed effects, and the tests."""
+    def result(
+        self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, traits: Sequence[Estimate] = ()
+    ) -> None:
+        """Tables of components (or parameters), of traits if there are several, and of fixed effects, and the tests."""
         effects = _table("fixed effect", "estimate", "SE")
         for name, estimate, se in zip(fixed_names, fit.beta.tolist(), fit.beta_se.tolist(), strict=True):
             effects.add_row(Text(name), _six(estimate), _six(se))
         self.say("")
         self._console.print(_components(fit) if fit.is_linear else _parameters(fit))
+        if traits:
+            self._console.print(_estimates(traits))
         self._console.print(effects)
         self.say(
             f"logL {fit.loglik:.5f}"
@@ -132,6 +138,13 @@ def _components(fit: FitResult) -> Table:
         table.add_row(c.name, _six(c.variance), _six(c.se), _six(c.proportion), _six(c.proportion_se))
     table.add_section()
     table.add_row("phenotypic (Vp)", _six(fit.total[0]), _six(fit.total[1]), "", "")
+    return table
+
+
+def _estimates(rows: Sequence[Estimate]) -> Table:
+    table = _table("source", "variance", "SE")
+    for row in rows:
+        table.add_row(Text(row.name), _six(row.value), _six(row.se))
     return table
 
 

@@ -208,6 +208,14 @@ def test_bivariate_on_two_ranks_prints_the_same(cohort: Cohort, tmp_path: Path) 
         )
     (correlation,) = (e for e in alone.result["estimates"] if e["name"] == "genetic.correlation[milk,fat]")
     assert abs(correlation["value"] - 0.6 / 1.2**0.5) < 3 * correlation["se"]
+    rows = dict(line.split("\t", 1) for line in ranks.hsq.splitlines())
+    assert list(rows) == [
+        *("Source", "V(G)_tr1", "V(G)_tr2", "C(G)_tr12", "V(e)_tr1", "V(e)_tr2", "C(e)_tr12", "Vp_tr1", "Vp_tr2"),
+        *("V(G)/Vp_tr1", "V(G)/Vp_tr2", "rG", "logL", "n"),
+    ]
+    assert rows["rG"] == f"{correlation['value']:.6f}\t{correlation['se']:.6f}"
+    genetic, residual = (float(rows[f"V({source})_tr2"].split("\t")[0]) for source in ("G", "e"))
+    assert float(rows["V(G)/Vp_tr2"].split("\t")[0]) == pytest.approx(genetic / (genetic + residual), abs=2e-6)
     for line in ("genetic.correlation[milk,fat]", "left out: ", "genetic (3 parameters)"):
         assert line in alone.output
 
