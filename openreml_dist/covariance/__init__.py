@@ -1,5 +1,6 @@
 """Covariance structures by tiles."""
 
+from openreml_dist.covariance.blocks import BlockDiagonal
 from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.covariance import Covariance
 from openreml_dist.covariance.distance import Exponential, Matern
@@ -7,7 +8,7 @@ from openreml_dist.covariance.features import FeatureKernel, FeatureMatrix
 from openreml_dist.covariance.grouping import Grouping, SameLevel
 from openreml_dist.covariance.identity import Heterogeneous, Identity, IdentityMatrix, Weighted
 from openreml_dist.covariance.kernel import Kernel, KernelSource, StoredMatrix
-from openreml_dist.covariance.operators import BlockDiagonal, HadamardProduct, KroneckerProduct, Scaled, Sum
+from openreml_dist.covariance.operators import HadamardProduct, KroneckerProduct, Scaled, Sum
 from openreml_dist.covariance.parameters import Log, Logit, Parameter, ParameterMap, Transform
 from openreml_dist.covariance.pedigree import PedigreeMatrix
 from openreml_dist.covariance.propagation import CovariancePropagation

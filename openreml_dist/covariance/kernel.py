@@ -258,9 +258,9 @@ class _Array:
     in_memory = True
 
     def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix.detach().cpu()
+        self._matrix: NDArray[np.floating] = matrix.detach().cpu().numpy()
         self.chunk_size = len(matrix)
 
     def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
         assert (i, j) == (0, 0)
-        return self._matrix.numpy()
+        return self._matrix

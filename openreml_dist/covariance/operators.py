@@ -6,6 +6,7 @@ by keyword, are told apart by a prefix: ``op_0/sigma^2`` for the first operand, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -15,7 +16,16 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import DiagonalTerm, Indices, Piece, Samples, Spans, Term, as_indices, samples_at
+from openreml_dist.covariance.term import (
+    DiagonalTerm,
+    Indices,
+    Piece,
+    Samples,
+    Spans,
+    Term,
+    mean_diagonal,
+    samples_at,
+)
 from openreml_dist.errors import InputError
 
 Joint = tuple[Piece, Sequence[Tensor | None]]
@@ -52,6 +62,11 @@ class Operator(Term):
         for operand, place in zip(self.operands, self._places, strict=True):
             yield operand, eta[place]
 
+    def _among_all(self, number: int, slopes: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The derivatives of one operand in their place, None for those of the others."""
+        place = self._places[number]
+        return [*[None] * place.start, *slopes, *[None] * (len(self.parameters) - place.stop)]
+
     def _require_one_size(self) -> None:
         sizes = [operand.size for operand in self.operands]
         if len(set(sizes)) > 1:
@@ -85,6 +100,13 @@ class Sum(Operator):
         for number, (operand, own) in enumerate(self._each(eta)):
             for piece in operand.pieces(spans, own, device):
                 yield replace(piece, share=(number + piece.share) / len(self.operands))
+
+    def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Joint]:
+        """Those of the operands, the derivatives by the parameters of the others zero."""
+        for number, (operand, own) in enumerate(self._each(eta)):
+            for piece, slopes in operand.joint_pieces(spans, own, device):
+                share = (number + piece.share) / len(self.operands)
+                yield replace(piece, share=share), self._among_all(number, slopes)
 
     def dpieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece]]:
         """Those of the operands."""
@@ -180,10 +202,13 @@ class HadamardProduct(Operator):
         return made
 
     def start(self, squares: Tensor, share: float) -> Tensor:
-        """The factor with a scale has the share; the others are correlations."""
+        """The factor with a scale has what the others leave of the share; they are correlations, or matrices as they are."""
         scaled = next((i for i, operand in enumerate(self.operands) if has_scale(operand)), 0)
         ones = torch.ones_like(squares)
-        return torch.cat([o.start(squares, share) if i == scaled else o.start(ones, 1.0) for i, o in enumerate(self.operands)])
+        starts = [operand.start(ones, 1.0) for operand in self.operands]
+        others = [mean_diagonal(o, s) for i, (o, s) in enumerate(zip(self.operands, starts, strict=True)) if i != scaled]
+        starts[scaled] = self.operands[scaled].start(squares, share / math.prod(others))
+        return torch.cat(starts)
 
     def selected(self, samples: Indices) -> Term:
         """The product of the operands on the samples."""
@@ -247,9 +272,10 @@ class Scaled(Operator):
         return float(eta[0]), self.operands[0].pieces(spans, eta[1:], device)
 
     def start(self, squares: Tensor, share: float) -> Tensor:
-        """The share, and V as a correlation."""
-        V = self.operands[0].start(torch.ones_like(squares), 1.0)
-        return torch.cat([share * squares.double().mean().reshape(1), V])
+        """σ² such that the mean of σ²V_ii is that of ``share`` times ``squares``, with V as a correlation."""
+        V = self.operands[0]
+        eta = V.start(torch.ones_like(squares), 1.0)
+        return torch.cat([(share * squares.double().mean() / mean_diagonal(V, eta)).reshape(1), eta])
 
     def summary(self, eta: Tensor) -> dict[str, Tensor]:
         """That of V."""
@@ -258,58 +284,6 @@ class Scaled(Operator):
     def selected(self, samples: Indices) -> Term:
         """σ² times V on the samples."""
         return Scaled(self.operands[0].selected(samples), self.name)
-
-
-class BlockDiagonal(Operator):
-    """V_1, V_2, ... along the diagonal, zero elsewhere."""
-
-    def __init__(self, *operands: Term, **named: Term) -> None:
-        super().__init__(*operands, **named)
-        self._bounds = np.array(list(accumulate((operand.size for operand in self.operands), initial=0)))
-        self.size = int(self._bounds[-1])
-
-    def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
-        """The blocks that the tile meets."""
-        tile = None
-        for number, here, there, inner_rows, inner_columns in self._blocks(rows, columns):
-            values = self.operands[number].entries(inner_rows, inner_columns, eta[self._places[number]], device)
-            if values is not None:
-                tile = self._put(tile, values, here, there, (len(rows), len(columns)))
-        return tile
-
-    def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
-        """Those of each block in its place."""
-        found: list[Tensor | None] = [None] * len(self.parameters)
-        for number, here, there, inner_rows, inner_columns in self._blocks(rows, columns):
-            place = self._places[number]
-            slopes = self.operands[number].derivatives(inner_rows, inner_columns, eta[place], device)
-            for k, values in enumerate(slopes, place.start):
-                if values is not None:
-                    found[k] = self._put(None, values, here, there, (len(rows), len(columns)))
-        return found
-
-    def _blocks(self, rows: Samples, columns: Samples) -> Iterator[tuple[int, Indices, Indices, Indices, Indices]]:
-        """For each block in the tile: its number, where it lies in the tile, and which of its own samples these are."""
-        row_samples, column_samples = as_indices(rows), as_indices(columns)
-        row_blocks, column_blocks = (
-            np.searchsorted(self._bounds, samples, side="right") - 1 for samples in (row_samples, column_samples)
-        )
-        for number in np.intersect1d(row_blocks, column_blocks).tolist():
-            here, there = np.flatnonzero(row_blocks == number), np.flatnonzero(column_blocks == number)
-            first = self._bounds[number]
-            yield number, here, there, row_samples[here] - first, column_samples[there] - first
-
-    @staticmethod
-    def _put(tile: Tensor | None, values: Tensor, here: Indices, there: Indices, shape: tuple[int, int]) -> Tensor:
-        if tile is None:
-            tile = torch.zeros(shape, dtype=torch.float64, device=values.device)
-        at = (torch.from_numpy(here).to(values.device)[:, None], torch.from_numpy(there).to(values.device)[None, :])
-        return tile.index_put(at, values.double())
-
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Each block the share of its own squares."""
-        parts = [squares[first:end] for first, end in pairwise(self._bounds.tolist())]
-        return torch.cat([operand.start(part, share) for operand, part in zip(self.operands, parts, strict=True)])
 
 
 def has_scale(term: Term) -> bool:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import EVERYTHING, Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.covariance.selected import Selected
+from openreml_dist.covariance.term import EVERYTHING, Index, Indices, Piece, Samples, Spans, Term, as_indices
 from openreml_dist.errors import InputError
 
 UNKNOWN = frozenset({"", "0", "na", "nan", "none", "<na>", "."})  # parents, in lower case
@@ -41,6 +42,8 @@ class PedigreeMatrix(Term):
         labels: identifiers of all N animals: those given, then the parents that were added.
         inbreeding: F (N,).
     """
+
+    is_stored = True
 
     def __init__(self, animals: Sequence[object], sires: Sequence[object], dams: Sequence[object], name: str) -> None:
         ids, sire_ids, dam_ids = (
@@ -91,21 +94,33 @@ class PedigreeMatrix(Term):
 
     def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
         """Pieces of A, block column by block column."""
+        return self.pieces_at(None, spans, device)
+
+    def pieces_at(self, index: Indices | None, spans: Spans, device: torch.device) -> Iterator[Piece]:
+        """Pieces of A at the animals ``index`` (n,) of the samples, or of the animals themselves."""
+
+        def animals(samples: range) -> Samples:
+            return samples if index is None else index[samples.start : samples.stop]
+
         by_columns: dict[range, list[int]] = {}
         for number, (_, columns) in enumerate(spans):
             by_columns.setdefault(columns, []).append(number)
         done = 0
         for columns, numbers in by_columns.items():
             first = 0
-            for part in self._parts(as_indices(columns), PASS_BYTES):
+            for part in self._parts(as_indices(animals(columns)), PASS_BYTES):
                 A = self._columns(part, device)
                 place = slice(first, first + len(part))
                 first += len(part)
                 for number in numbers:
-                    rows = spans[number][0]
+                    values = A[_index(animals(spans[number][0]), device)]
                     share = (done + (first / len(columns)) * len(numbers)) / len(spans)
-                    yield Piece(number, EVERYTHING, place, A[rows.start : rows.stop], share)
+                    yield Piece(number, EVERYTHING, place, values, share)
             done += len(numbers)
+
+    def selected(self, samples: Indices) -> Term:
+        """A at some animals, in any order, repeated or not: those of records."""
+        return _OfRecords(self, samples)
 
     def _parts(self, columns: Indices, num_bytes: float) -> list[Indices]:
         width = max(1, int(num_bytes / (8 * self.size)))
@@ -146,6 +161,21 @@ class PedigreeMatrix(Term):
                 here = (which >= first) & (which < first + len(part))
                 self.inbreeding[both[here]] = 0.5 * A[self._dam[both[here]], which[here] - first]
                 first += len(part)
+
+
+class _OfRecords(Selected):
+    """A at the animals of records; a pass takes each block column once, as that over A does."""
+
+    term: PedigreeMatrix
+    is_stored = True
+
+    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
+        """Pieces of A, block column by block column."""
+        return self.term.pieces_at(self.index, spans, device)
+
+
+def _index(samples: Samples, device: torch.device) -> Index:
+    return slice(samples.start, samples.stop) if isinstance(samples, range) else torch.from_numpy(samples).to(device)
 
 
 def _identifier(value: object) -> str:

@@ -12,7 +12,7 @@ from openreml_dist.covariance.term import Indices, Samples, Term, take
 
 
 class Selected(Term):
-    """ZVZᵀ with a one-hot Z: entry (i, j) is V at (index i, index j).
+    """ZVZᵀ with a one-hot Z: entry (i, j) is V at (index i, index j), asked for tile by tile.
 
     Args:
         term: V (m, m).
@@ -25,7 +25,6 @@ class Selected(Term):
         self.name = term.name
         self.size = len(index)
         self.parameters = term.parameters
-        self.is_stored = term.is_stored
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """V at the selected samples."""

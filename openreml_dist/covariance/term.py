@@ -89,7 +89,8 @@ class Term(ABC):
         name: in messages.
         size: n.
         parameters: m of them.
-        is_stored: entries are read, not generated: a product with it is taken in the order of its pieces.
+        is_stored: entries are read, or otherwise cost less in a pass than tile by tile: a product with it is taken in the
+            order of its pieces.
     """
 
     name: str
@@ -153,6 +154,9 @@ class Term(ABC):
 
     def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[Piece, Sequence[Tensor | None]]]:
         """Pieces of V(η), each with ∂V/∂η_k in the same place for every k, in one pass over what is stored."""
+        if not self.parameters:
+            yield from ((piece, []) for piece in self.pieces(spans, eta, device))
+            return
         for number, (rows, columns) in enumerate(spans):
             values = self.entries(rows, columns, eta, device)
             if values is not None:
@@ -233,10 +237,7 @@ class VarianceComponent(Term):
 
     def start(self, squares: Tensor, share: float) -> Tensor:
         """σ² such that the mean of σ²K_ii is the mean of ``share`` times ``squares``."""
-        few = range(min(MEAN_OF, self.size))
-        K = self.K.entries(few, few, torch.zeros(0), torch.device("cpu"))
-        assert K is not None
-        return torch.stack([share * squares.double().mean() / K.diagonal().double().mean()])
+        return torch.tensor([share * float(squares.mean()) / mean_diagonal(self.K, NO_PARAMETERS)], dtype=torch.float64)
 
     def selected(self, samples: Indices) -> VarianceComponent:
         """σ² times K on ``samples`` of it."""
@@ -262,7 +263,15 @@ class VarianceComponent(Term):
         return float(eta[0]), self.K.pieces(spans, eta[:0], device)
 
 
+NO_PARAMETERS = torch.zeros(0, dtype=torch.float64)
 MEAN_OF = 64  # first samples whose mean diagonal stands for that of all: a stored K is read in one place
+
+
+def mean_diagonal(term: Term, eta: Tensor) -> float:
+    """The mean of V_ii over the first samples; 1 where it is zero."""
+    few = range(min(MEAN_OF, term.size))
+    V = term.entries(few, few, eta, torch.device("cpu"))
+    return 1.0 if V is None else float(V.diagonal().double().mean()) or 1.0
 
 
 def same_sample(rows: Samples, columns: Samples, device: torch.device) -> Tensor | None:
