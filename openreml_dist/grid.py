@@ -56,6 +56,20 @@ class Transfer:
                 self.work.wait()
 
 
+@dataclass(frozen=True)
+class Sum(Transfer):
+    """A sum that is under way; where it goes, ``wait`` leaves it in ``values``, of which ``parts`` are the others' summands."""
+
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    parts: tuple[Tensor, ...] = ()
+
+    def wait(self) -> None:
+        """Wait for the summands and add them up."""
+        super().wait()
+        for part in self.parts:
+            self.values.add_(part)
+
+
 @dataclass
 class ProcessGrid:
     """This rank's place on a grid of ranks, and its groups.
@@ -157,6 +171,30 @@ class ProcessGrid:
     def sum_in_column_(self, values: Tensor) -> Tensor:
         """Sum over the grid column, in place. Collective over the grid column."""
         return self._reduce_(values, self.column_group)
+
+    def sum_in_row_to_(self, values: Tensor, column: int) -> Transfer:
+        """Begin to sum over the grid row, on the rank at ``column`` in place. Collective over the grid row."""
+        return self._sum_to_(values, self.shape.rank(self.row, column), self.row_group)
+
+    def sum_in_column_to_(self, values: Tensor, row: int) -> Transfer:
+        """Begin to sum over the grid column, on the rank at ``row`` in place. Collective over the grid column."""
+        return self._sum_to_(values, self.shape.rank(row, self.column), self.column_group)
+
+    def _sum_to_(self, values: Tensor, rank: int, group: dist.ProcessGroup | None) -> Transfer:
+        """Every summand goes straight to the rank that adds: few small ones, for which a ring is all latency."""
+        if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
+            return Transfer()
+        assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
+        here = rank == self.rank
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))] if here else None
+        with _lost_ranks_named():
+            work = dist.gather(values, parts, dst=rank, group=group, async_op=True)
+        if parts is None:
+            return Transfer(work)
+        del parts[dist.get_group_rank(group, rank)]
+        for part in parts:
+            self._count(part)
+        return Sum(work, values, tuple(parts))
 
     def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> Transfer:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:

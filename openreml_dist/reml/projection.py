@@ -75,6 +75,12 @@ class Projection:
         PB: Tensor = self._V_inv @ columns - self.W @ (self.W.mT @ columns)
         return PB.reshape(B.shape)
 
+    def quadratic(self, B: Tensor) -> Tensor:
+        """BᵀPB (m, m) for a replicated B (n, m). Collective; with a factor it costs half of a product."""
+        WB = self.W.mT @ B
+        BPB: Tensor = self._V_inv.quadratic(B) - WB.mT @ WB
+        return BPB
+
     @property
     def tiles(self) -> TiledSymmetric:
         """The tiles of V⁻¹. Local; not with a factor."""

@@ -122,7 +122,7 @@ def ai_step(problem: Problem, theta: Tensor, phase: PhaseProgress, how: Evaluati
         traces, trace_noise = probes.traces(PZ, anchored=how.traces is Traces.ANCHORED)
     watch.lap("traces")
     score = 0.5 * (T.mT @ Py - traces)
-    AI = 0.5 * T.mT @ (P @ T)
+    AI = 0.5 * P.quadratic(T)  # Tᵀ P T
     loglik = -0.5 * (P.log_determinants + float(y @ Py))
     beta, beta_covariance = P.fixed_effects(y)
     watch.lap("project")
