@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from textwrap import indent
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ class Operator(Term):
     Args:
         operands: terms.
         named: terms whose parameters are told apart by the keyword.
+
+    Attributes:
+        shown: what stands at each name in ``repr``.
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
@@ -54,8 +58,16 @@ class Operator(Term):
             for parameter in operand.parameters
         )
         self.is_stored = any(operand.is_stored for operand in self.operands)
+        self.shown: dict[str, object] = dict(zip((prefix[:-1] for prefix in prefixes), self.operands, strict=True))
         ends = list(accumulate((len(operand.parameters) for operand in self.operands), initial=0))
         self._places = [slice(start, end) for start, end in pairwise(ends)]
+
+    def __repr__(self) -> str:
+        """The kind, and below it each operand by its name."""
+        if not self.shown:
+            return super().__repr__()
+        inner = "\n".join(f"{name}: {operand!r}" for name, operand in self.shown.items())
+        return f"{type(self).__name__}(\n{indent(inner, '  ')}\n)"
 
     def _each(self, eta: Tensor) -> Iterator[tuple[Term, Tensor]]:
         """Operands with their own η."""
@@ -231,6 +243,7 @@ class KroneckerProduct(HadamardProduct):
             selected.append(term.selected(places // inner % size))
         count = len(operands)
         super().__init__(*selected[:count], **dict(zip(named, selected[count:], strict=True)))
+        self.shown = dict(zip(self.shown, terms, strict=True))
 
 
 class Scaled(Operator):
@@ -283,7 +296,7 @@ class Scaled(Operator):
 
     def selected(self, samples: Indices) -> Term:
         """σ² times V on the samples."""
-        return Scaled(self.operands[0].selected(samples), self.name)
+        return _renamed(Scaled(self.operands[0].selected(samples), self.name), self)
 
 
 def has_scale(term: Term) -> bool:

@@ -166,3 +166,16 @@ def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress, dtype:
     fitted = torch.linalg.solve_triangular(C, (Z_Q.mT @ z_y)[:, None], upper=False)
     yPy = float(z_y @ z_y) - float(fitted.square().sum())
     return -0.5 * (L.log_determinant + fixed_log_determinant(C, problem.X) + yPy)
+
+
+def generalised_least_squares(problem: Problem, theta: Tensor, phase: PhaseProgress) -> tuple[Tensor, Tensor]:
+    """β̂ (p,) = (XᵀV⁻¹X)⁻¹XᵀV⁻¹y and Py (n,) = V⁻¹(y − Xβ̂) at θ, on the CPU, from a Cholesky factor.
+
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³/3 flops; one pass over the stored kernels.
+
+    Raises:
+        NotPositiveDefiniteError: on every rank.
+    """
+    L = cholesky_(problem.assembled(theta, torch.float64, phase("assemble V")), phase("factor V"))
+    P, Py = Projection.with_product(L, problem.X, problem.y[:, None])
+    return P.fixed_effects(problem.y)[0].cpu(), Py[:, 0].cpu()

@@ -267,6 +267,8 @@ def test_published_random_slopes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ([], "data.grm is needed"),
+        (["data.grm=some.grm.zarr"], "data.pheno is needed"),
         (["model=animal_model"], "needs data.table or data.pheno"),
         (["model=animal_model", "data.table=none.csv"], "cannot read none.csv"),
         (["model=gxe", "data.table={table}", "model.fixed='y ~ 1'"], "genomic(id) needs a GRM: set data.grm"),
