@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.errors import InputError
 from openreml_dist.collinear import refuse_collinear
+from openreml_dist.errors import InputError
 from openreml_dist.store.tables import DiscreteCovariates, QuantitativeCovariates
 
 MAX_LEVELS = 2000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.errors import InputError
 from openreml_dist.collinear import refuse_collinear
+from openreml_dist.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -125,7 +125,7 @@ def test_configuration_errors(program: str, override: str, words: tuple[str, ...
 @pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "fit"])  # what that needs depends on its model
 def test_values_that_must_be_given(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["x"])
-    with pytest.raises(ConfigError, match="(?i)mandatory"):
+    with pytest.raises(ConfigError, match=r"(?i)mandatory"):
         cli.compose(program, PROGRAMS[program], lambda _: pytest.fail("it ran"))
 
 

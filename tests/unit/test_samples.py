@@ -12,9 +12,9 @@ import pytest
 
 from openreml_dist.app.samples import read_inputs
 from openreml_dist.app.samples_design import MAX_LEVELS
+from openreml_dist.collinear import find_collinear
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
-from openreml_dist.collinear import find_collinear
 
 
 @dataclass(frozen=True)
