@@ -21,6 +21,7 @@ from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
 from openreml_dist.reml.evaluation import METHODS, Schedule
+from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.probes import Probes, draw_probes
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
@@ -135,6 +136,17 @@ class REML:
             decisions = average_information(theta, lower, upper, stopping or Stopping(), report, schedule)
         outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
         return FitResult.of(outcome, self.covariance)
+
+    def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> Predictor:
+        """Random effects at the θ of a fit or at any other θ (r,), with their error variances or without. Collective.
+
+        Cost: n³ flops for error variances; else none after a fit, n³/3 at another θ.
+        """
+        problem = self._problem(y, x)
+        if isinstance(at, FitResult) and at.iterations and not error_variances:
+            return Predictor.after(problem, at.iterations[-1].step, self._phase)
+        theta = self._theta(at.theta if isinstance(at, FitResult) else at)
+        return Predictor.at(problem, theta, self._phase, error_variances)
 
     def _random_products(self, problem: Problem, num_probes: int, seed: int) -> tuple[Tensor, Tensor]:
         """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, for the start and for traces. Collective; one pass over kernels."""
