@@ -17,8 +17,8 @@ from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.linalg import quadratic_forms
 from openreml_dist.tiled import TiledSymmetric
 
-PANEL_BYTES = 256e6  # of a rank's rows of Cᵀ for one panel of targets, and of a block of Cᵀ that every rank holds
-PANEL_COLUMNS = 2048  # targets of a panel: as many as rows of a stored chunk, so that few chunks are read twice
+SMALLEST_BLOCK = 16  # columns of Cᵀ that every rank holds
+LARGEST_PANEL = 2048  # targets read at once: as many as rows of a stored chunk, so that few chunks are read often
 SQUARE = 256  # targets whose own variances are read from one square of the term
 
 
@@ -32,6 +32,7 @@ class CrossCovariance:
         records: (n,) samples of the term.
         targets: (m,) samples of the term.
         grid: the ranks.
+        tile_size: of the fit; the smaller the part of V on a rank, the narrower the blocks.
     """
 
     term: Term
@@ -39,6 +40,12 @@ class CrossCovariance:
     records: Indices
     targets: Indices
     grid: ProcessGrid
+    tile_size: int
+
+    @property
+    def block_width(self) -> int:
+        """Columns of Cᵀ that every rank holds at a time. Local."""
+        return max(SMALLEST_BLOCK, self.tile_size // max(self.grid.shape.rows, self.grid.shape.columns))
 
     @property
     def mine(self) -> slice:
@@ -49,8 +56,8 @@ class CrossCovariance:
     def times(self, B: Tensor, A: TiledSymmetric | None, progress: Progress) -> tuple[Tensor, Tensor]:
         """CB (m, q), and the diagonal of C A Cᵀ (m,), zeros without A.
 
-        Collective. Cost: 2 n m q flops, and n² m with A; one sum of m q numbers, and sums of n m in all with A. Each rank holds
-        ``PANEL_BYTES`` of its part of C, and three times as much of a block of it with A.
+        Collective. Cost: 2 n m q flops, and n² m with A; one sum of m q numbers, and sums of n m in all with A. A rank holds
+        four blocks of n x ``block_width`` numbers, less than the panels of a factorisation.
 
         Args:
             B: (n, q), the same on every rank.
@@ -59,7 +66,7 @@ class CrossCovariance:
         """
         m, mine = len(self.targets), B[self.mine]
         products, forms = B.new_zeros(m, B.shape[1]), B.new_zeros(m)
-        for panel in slices(m, len(mine), PANEL_COLUMNS):
+        for panel in slices(m, min(LARGEST_PANEL, self.grid.shape.size * self.block_width)):
             part = self._rows(panel)
             if part is not None:
                 products[panel] = part.mT @ mine
@@ -77,7 +84,7 @@ class CrossCovariance:
     def _forms(self, part: Tensor | None, A: TiledSymmetric, width: int) -> Tensor:
         """The diagonal of C A Cᵀ (width,) for one panel, whose blocks of Cᵀ are summed from the parts. Collective."""
         forms = torch.zeros(width, dtype=torch.float64, device=A.device)
-        for block in slices(width, A.size, width):
+        for block in slices(width, self.block_width):
             C_T = torch.zeros(A.size, block.stop - block.start, dtype=torch.float64, device=A.device)
             if part is not None:
                 C_T[self.mine] = part[:, block]
@@ -89,15 +96,14 @@ def prior_variances(term: Term, eta: Tensor, targets: Indices, grid: ProcessGrid
     """The diagonal of a term at targets (m,), float64, from squares that the ranks share. Collective: one sum of m numbers."""
     values = torch.zeros(len(targets), dtype=torch.float64, device=grid.device)
     with grid.together(f"reading {term.name}"):
-        for square in [*slices(len(targets), 1, SQUARE)][grid.rank :: grid.shape.size]:
+        for square in [*slices(len(targets), SQUARE)][grid.rank :: grid.shape.size]:
             entries = term.entries(targets[square], targets[square], eta, grid.device)
             if entries is not None:
                 values[square] = entries.diagonal()
     return grid.sum_(values)
 
 
-def slices(count: int, height: int, widest: int) -> Iterator[slice]:
-    """``count`` columns of ``height`` numbers in slices of at most ``widest`` and of ``PANEL_BYTES``."""
-    width = max(1, min(widest, int(PANEL_BYTES / (8 * max(height, 1)))))
+def slices(count: int, width: int) -> Iterator[slice]:
+    """0 .. ``count`` − 1 in slices of at most ``width``."""
     for start in range(0, count, width):
         yield slice(start, min(start + width, count))

@@ -88,7 +88,7 @@ class Predictor:
         self.problem = problem
         self.theta = theta
         self.beta = beta.cpu()
-        self._Py = Py.to(problem.grid.device)
+        self.Py = Py.to(problem.grid.device)
         self._P = P
         self._phase = phase
         self._eta = problem.covariance.eta_by_term(theta)
@@ -123,7 +123,7 @@ class Predictor:
         """
         covariance, problem = self.problem.covariance, self.problem
         phase = self._phase("random effects")
-        products = covariance.terms_times(self._Py[:, None], self.theta, problem.grid, problem.layout, phase)
+        products = covariance.terms_times(self.Py[:, None], self.theta, problem.grid, problem.layout, phase)
         predicted = [Effects(term.name, u.cpu()) for term, u in zip(covariance.terms, products[:, :, 0], strict=True)]
         if self._P is None:
             return predicted
@@ -197,7 +197,7 @@ class Predictor:
             return own.cpu(), self._error_of_diagonal(own, torch.zeros_like(self._P.W))
         others = [d for k, d in enumerate(diagonals) if k != number and d is not None]
         if len(others) == len(diagonals) - 1:
-            rest = torch.stack([*others, torch.zeros_like(self._Py)]).sum(dim=0) + self.problem.jitter
+            rest = torch.stack([*others, torch.zeros_like(self.Py)]).sum(dim=0) + self.problem.jitter
             return self._prior(term, eta, everything), self._error_of_diagonal(rest, self._P.XF)
         first, inverse = distinct_rows(term) or (everything, everything)
         found = self._effects_of(term.name, term, eta, everything, first)
@@ -214,7 +214,7 @@ class Predictor:
         """û, and var(u) and PEV if they are asked for. Collective."""
         m = len(targets)
         if self._diagonal(term, eta) is not None and not np.intersect1d(records, targets).size:
-            products, forms = self._Py.new_zeros(m, 1 + self._num_fixed), self._Py.new_zeros(m)
+            products, forms = self.Py.new_zeros(m, 1 + self._num_fixed), self.Py.new_zeros(m)
         else:
             products, forms = self._cross(term, eta, records, targets)
         if self._P is None:
@@ -226,8 +226,8 @@ class Predictor:
     def _cross(self, term: Term, eta: Tensor, records: Indices, targets: Indices) -> tuple[Tensor, Tensor]:
         """C [Py W] (m, 1 + p), and with error variances the diagonal of C V⁻¹ Cᵀ (m,). Collective."""
         P = self._P
-        right = self._Py[:, None] if P is None else torch.cat([self._Py[:, None], P.W], dim=1)
-        C = CrossCovariance(term, eta, records, targets, self.problem.grid)
+        right = self.Py[:, None] if P is None else torch.cat([self.Py[:, None], P.W], dim=1)
+        C = CrossCovariance(term, eta, records, targets, self.problem.grid, self.problem.layout.tile_size)
         return C.times(right, None if P is None else P.tiles, self._phase(f"predict {term.name}"))
 
     def _prior(self, term: Term, eta: Tensor, targets: Indices) -> Tensor:
@@ -242,18 +242,18 @@ class Predictor:
         return len(self.beta)
 
 
-def dense_terms(covariance: Covariance, theta: Tensor) -> int:
-    """Terms whose error variances at the records cost n³ flops each: those that are not diagonal, where there are several.
+def extra_inverses(covariance: Covariance, theta: Tensor) -> float:
+    """What error variances at the records cost beside one inverse of V, in inverses: the distinct rows, over n, of each term
+    that is not diagonal, where there are several.
 
     Local; θ (r,) on the CPU.
     """
-    cpu = torch.device("cpu")
     dense = [
-        term
+        len(rows[0]) if (rows := distinct_rows(term)) else term.size
         for term, eta in zip(covariance.terms, covariance.eta_by_term(theta), strict=True)
-        if diagonal_if_alone(term, eta, cpu) is None
+        if diagonal_if_alone(term, eta, torch.device("cpu")) is None
     ]
-    return len(dense) if len(dense) > 1 else 0
+    return sum(dense) / covariance.size if len(dense) > 1 else 0.0
 
 
 def _check_whole(own: Term, whole: Term, records: Indices) -> None:

@@ -17,7 +17,7 @@ from openreml_dist.covariance import Heterogeneous, IdentityMatrix, PedigreeMatr
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import diagonal, quadratic_forms
 from openreml_dist.reml import Effects, Predictor, cross, wald_test
-from openreml_dist.reml.prediction import dense_terms
+from openreml_dist.reml.prediction import extra_inverses
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import oracle, random_case, random_positive_definite, tiled
 
@@ -108,21 +108,21 @@ def check(made: Effects, expected: tuple[Tensor, Tensor, Tensor]) -> None:
 
 
 def predictions() -> list[Any]:
-    """Of every kind of model, in blocks of a few columns."""
+    """Of every kind of model, in blocks of 16 or 17 columns."""
     made = []
     for kind in KINDS:
         m = model(kind)
         predictor = m.predictor()
-        cross.PANEL_BYTES, cross.PANEL_COLUMNS, cross.SQUARE = 8 * 60 * 5, 13, 7
+        cross.SQUARE = 7
         made.append((predictor.records(), predictor.new_records(m.whole, m.records, m.targets, m.x_new)))
     return made
 
 
 @pytest.fixture(scope="module", params=[1, 2])
 def answers(request: pytest.FixtureRequest) -> Iterator[list[list[Any]]]:
-    kept = cross.PANEL_BYTES, cross.PANEL_COLUMNS, cross.SQUARE
+    kept = cross.SQUARE
     yield spawn(predictions, request.param)
-    cross.PANEL_BYTES, cross.PANEL_COLUMNS, cross.SQUARE = kept
+    cross.SQUARE = kept
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,7 +226,7 @@ def test_cost_at_the_records() -> None:
         n, tile = 60, 17
         entries = n * (n + 1) // 2 + sum(b * (b - 1) // 2 for b in (tile, tile, tile, n - 3 * tile))  # stored in lower tiles
         assert predictor.problem.grid.counters.flops - before == 2 * entries * dense_forms
-        assert dense_terms(m.covariance, m.theta) == (2 if dense_forms else 0)
+        assert extra_inverses(m.covariance, m.theta) == dense_forms / n
 
 
 def test_what_cannot_be_predicted_is_named() -> None:
