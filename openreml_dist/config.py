@@ -162,6 +162,18 @@ class PlanConfig:
 
 
 @dataclass
+class OutputConfig:
+    """What ``openreml-fit`` writes beside the estimates."""
+
+    blup: bool = False  # random effects of every term at the records: result.indi.blp, and a table
+    pev: bool = False  # ... with prediction error variances and reliabilities
+    format: str = "tsv"  # of the table: tsv, or parquet (needs the extra `parquet`)
+    fixed_tests: bool = False  # a Wald test of each covariate
+    fixed_in_hsq: bool = False  # GCTA's block of fixed effects at the end of result.hsq
+    snp_effects: Optional[str] = None  # genotype store that the GRMs were made from: effects of its SNPs, result.snp.blp
+
+
+@dataclass
 class FitConfig:
     """``openreml-fit``: variance components by REML."""
 
@@ -170,5 +182,6 @@ class FitConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
     run_dir: Optional[str] = None  # None is runs/<time>, decided by rank 0
     overwrite: bool = False

@@ -32,10 +32,12 @@ def fit(settings: FitConfig) -> int:
         The exit code of the status: 0 converged, 3 not.
     """
     from openreml_dist.app.model import check_settings
+    from openreml_dist.app.predictions import check_output
     from openreml_dist.app.terminal import Terminal
     from openreml_dist.grid import out_of_memory_named
 
     check_settings(settings)
+    check_output(settings.output)
     placement = launch.find_placement(settings.launcher.name)
     terminal = Terminal(placement.rank)
     grid = launch.connect(placement, settings.launcher, settings.grid)
@@ -65,6 +67,7 @@ def _fit(run: Run, launcher: str) -> int:
     from openreml_dist.app.forecast import forecast
     from openreml_dist.app.lrt import likelihood_ratio_tests
     from openreml_dist.app.model import planned_model, read_model, starting_point, traces_settings
+    from openreml_dist.app.predictions import Outputs
     from openreml_dist.app.results import HSQ, profile_of_rank, write_results
     from openreml_dist.app.traits import trait_estimates
     from openreml_dist.reml import Stopping
@@ -84,7 +87,9 @@ def _fit(run: Run, launcher: str) -> int:
     solver = run.settings.solver
     reml = run.reml(covariance)
     run.terminal.say(_model_line(reml, X.shape[1]))
-    run.terminal.say(*forecast(run, reml.layout, planned_model(solver, analysis)))
+    outputs = Outputs.prepare(run, inputs, covariance)
+    planned = outputs.planned(planned_model(solver, analysis))
+    run.terminal.say(*forecast(run, reml.layout, planned), *outputs.notes)
     result = reml.fit(
         y,
         X,
@@ -101,12 +106,16 @@ def _fit(run: Run, launcher: str) -> int:
     tests = likelihood_ratio_tests(run, covariance, result, y, X)
     run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
     traits = trait_estimates(result, covariance)
+    written = outputs.write(reml, result, y, X)
+    run.timings["predictions"] = time.perf_counter() - ready - run.timings["fit"] - run.timings["tests"]
     profile = run.grid.gather(profile_of_rank(run.grid))
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
             write_results(run, inputs, result, tests, traits, profile)
     run.terminal.result(result, inputs.fixed_names, tests, traits)
-    files = ", ".join(str(path) for name in (RESULT, HSQ, "convergence.png") if (path := run.directory / name).exists())
+    run.terminal.show(*outputs.tables)
+    names = (RESULT, HSQ, "convergence.png", *written)
+    files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())
     run.terminal.say("", f"{result.status}: {files}")
     return result.status.exit_code
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from openreml_dist.reml import FitResult, Iteration
+from openreml_dist.reml.wald import chi2_tail
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,6 @@ class Tests:
         pvalue = sum(weight * chi2_tail(lrt, df) for df, weight in enumerate(weights))
         note = "½χ²₀ + ½χ²₁" if num_genetic == 1 else "approximate: mixture of χ²₀...χ²_K with binomial weights"
         return cls(loglik_null, lrt, pvalue, note, loglik_reduced)
-
-
-def chi2_tail(x: float, df: int) -> float:
-    """P(χ²_df > x); χ²₀ is 0."""
-    if df == 0:
-        return 0.0 if x > 0 else 1.0
-    return float(torch.special.gammaincc(torch.tensor(df / 2, dtype=torch.float64), torch.tensor(x / 2, dtype=torch.float64)))
 
 
 def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, num_samples: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from openreml_dist.app import report
 from openreml_dist.app.grms import grm_paths
 from openreml_dist.app.plot import plot_convergence
+from openreml_dist.app.prediction_files import fixed_effects_block
 from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.samples import Inputs
@@ -46,11 +47,12 @@ def write_results(
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
     liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
+    fixed = fixed_effects_block(fit) if run.settings.output.fixed_in_hsq else ""
     write_text(run.directory / "config.yaml", CONFIG_HEAD + OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
     if tests is not None:
-        write_text(run.directory / HSQ, report.hsq(fit, tests, n, liability))
+        write_text(run.directory / HSQ, report.hsq(fit, tests, n, liability) + fixed)
     elif traits:
-        write_text(run.directory / HSQ, traits_hsq(fit, traits, n))
+        write_text(run.directory / HSQ, traits_hsq(fit, traits, n) + fixed)
     plot_convergence(fit, inputs.trait, run.directory / "convergence.png")
     content = report.result_json(fit, inputs.fixed_names, tests, n) | {
         "trait": inputs.trait,
@@ -64,6 +66,7 @@ def write_results(
         "inputs": input_digests(run.settings.data),
         "command": sys.argv,
         "settings": asdict(run.settings),
+        **run.more_results,
     }
     write_json(run.directory / RESULT, content)
 

@@ -24,6 +24,7 @@ from openreml_dist.reml.builder import VBuilder, choose_layout, covariance_build
 from openreml_dist.reml.driver import Iteration, Stopping
 from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.plain import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
+from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, generalised_least_squares, log_likelihood
@@ -128,6 +129,16 @@ class REML:
             return fit(self._problem(y, x), start, options, self._phase)
         problem, theta = self._at(y, x, start)
         return fit(problem, theta, options, self._phase)
+
+    def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> Predictor:
+        """Random effects at the θ of a fit or at any other θ (r,), with their error variances or without. Collective.
+
+        Cost: n³ flops for error variances; else none after a fit, n³/3 at another θ.
+        """
+        problem, theta = self._at(y, x, at.theta if isinstance(at, FitResult) else at)
+        if isinstance(at, FitResult) and at.iterations and not error_variances:
+            return Predictor.after(problem, at.iterations[-1].step, self._phase)
+        return Predictor.at(problem, theta, self._phase, error_variances)
 
     # The interface of torch-openreml: at one θ.
 

@@ -233,7 +233,10 @@ def test_traits_of_a_phenotype_table_are_those_of_a_table_of_records(cohort: Coh
     assert one.result["status"] == two.result["status"] == "converged_at_bound"  # a genetic correlation of -1
     for mine, theirs in zip(one.result["estimates"], two.result["estimates"], strict=True):
         assert mine["name"] == theirs["name"]
-        assert mine["value"] == pytest.approx(theirs["value"], rel=1e-5, abs=1e-7)
+        if mine["name"] == "genetic.L[unrelated,unrelated]":  # beside its bound, a ten-thousandth of the start, which differs
+            assert 0 < mine["value"] < 1e-4 and 0 < theirs["value"] < 1e-4
+        else:
+            assert mine["value"] == pytest.approx(theirs["value"], rel=1e-5, abs=1e-7)
 
 
 def test_published_field_trial(tmp_path: Path) -> None:
