@@ -43,7 +43,7 @@ from openreml_dist.covariance import (
     Weighted,
 )
 
-N, ANIMALS, TRIALS = 10**6, 10**5, 3
+N, ANIMALS, TRIALS = 10**6, 10**5, 2
 CPU = torch.device("cpu")
 random = np.random.default_rng(1)
 levels = random.integers(0, 1000, N)

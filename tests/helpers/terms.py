@@ -381,7 +381,7 @@ CASES: dict[str, Callable[[Random, int], Case]] = {
     ),
     "KroneckerProduct": lambda random, n: kronecker(unstructured(random, 3), ar1(random, n)),
     "KroneckerProduct with a kernel": lambda random, n: kronecker(stored(random, n), unstructured(random, 3)),
-    "KroneckerProduct of three": lambda random, n: kronecker(unstructured(random, 3), weighted(random, 2), ar1(random, n)),
+    "KroneckerProduct of three": lambda random, n: kronecker(unstructured(random, 3), weighted(random, 2), ar1(random, 4)),
     "BlockDiagonal": lambda random, n: blocks(
         compound_symmetry(random, 3), times_variance(ar1(random, n)), grouping(random, 5)
     ),

@@ -29,7 +29,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SIZES = st.integers(6, 11)
 SEEDS = st.integers(0, 10**6)
 names = pytest.mark.parametrize("name", CASES)
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=3, deadline=None)
 
 
 def drawn(name: str, n: int, seed: int) -> Case:
