@@ -40,12 +40,7 @@ class Operator(Term):
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        self.operands = (*operands, *named.values())
-        if not self.operands:
-            raise InputError(f"{type(self).__name__}: at least one operand is needed")
-        for operand in self.operands:
-            if not isinstance(operand, Term):
-                raise TypeError(f"{type(self).__name__}: operands are covariance terms, not {type(operand).__name__}")
+        self.operands = self._checked(*operands, *named.values())
         self.name = " ".join(operand.name for operand in self.operands)
         prefixes = [*(f"op_{i}/" for i in range(len(operands))), *(f"{key}/" for key in named)]
         self.parameters = tuple(
@@ -56,6 +51,16 @@ class Operator(Term):
         self.is_stored = any(operand.is_stored for operand in self.operands)
         ends = list(accumulate((len(operand.parameters) for operand in self.operands), initial=0))
         self._places = [slice(start, end) for start, end in pairwise(ends)]
+
+    @classmethod
+    def _checked(cls, *operands: Term) -> tuple[Term, ...]:
+        """The operands, if they can be some."""
+        if not operands:
+            raise InputError(f"{cls.__name__}: at least one operand is needed")
+        for operand in operands:
+            if not isinstance(operand, Term):
+                raise TypeError(f"{cls.__name__}: operands are covariance terms, not {type(operand).__name__}")
+        return operands
 
     def _each(self, eta: Tensor) -> Iterator[tuple[Term, Tensor]]:
         """Operands with their own η."""
@@ -222,7 +227,7 @@ class KroneckerProduct(HadamardProduct):
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        terms = [*operands, *named.values()]
+        terms = self._checked(*operands, *named.values())
         sizes = [term.size for term in terms]
         places = np.arange(int(np.prod(sizes)))
         selected, inner = [], len(places)

@@ -33,9 +33,9 @@ class CovariancePropagation(Operator):
     def __init__(self, Z: Any, G: Term) -> None:
         super().__init__(*((_NoParameters(), G) if isinstance(G, Term) else (G,)))
         codes = getattr(Z, "codes", None)
-        width = Z.shape[1]
-        if width != G.size:
-            raise InputError(f"CovariancePropagation: Z has {width} columns, but G has {G.size}")
+        shape = np.shape(Z) if codes is None and not hasattr(Z, "tocsr") else Z.shape
+        if len(shape) != 2 or shape[0] == 0 or shape[1] != G.size:
+            raise InputError(f"CovariancePropagation: Z of shape (samples, {G.size}) is needed, as G has, not {tuple(shape)}")
         self._inner = G.selected(codes) if codes is not None else Congruence(Z, G)
         self.name = G.name
         self.size = self._inner.size
@@ -75,6 +75,8 @@ class Congruence(Term):
 
     def __init__(self, Z: Any, G: Term) -> None:
         self._Z = Z.tocsr() if hasattr(Z, "tocsr") else np.asarray(Z, np.float64)
+        if not bool(np.isfinite(self._Z.data if hasattr(Z, "tocsr") else self._Z).all()):
+            raise InputError(f"{G.name}: Z has values that are not finite")
         self.G = G
         self.name = G.name
         self.size = self._Z.shape[0]

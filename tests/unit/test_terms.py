@@ -236,7 +236,8 @@ def test_fixed_shared_and_transformed_parameters(data: st.DataObject, seed: int)
         eta = []
         for name in names:
             leader = leaders.get(name, name)
-            given = next((fixed[one] for one in (name, leader) if one in fixed), None)
+            alike = [name for name in names if leaders.get(name, name) == leader]
+            given = next((fixed[one] for one in alike if one in fixed), None)
             value = values[leader] if given is None else given
             kind = transforms.get(name) if given is None else None
             eta.append({"log": torch.exp, "logit": lambda t: torch.tanh(t / 2)}.get(kind or "", torch.as_tensor)(value))
