@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.checks import count_of, finite_numbers
 from openreml_dist.covariance.parameters import Parameter
 from openreml_dist.covariance.term import Samples, Term, as_indices, take
 from openreml_dist.errors import InputError
@@ -28,12 +29,14 @@ class AR1(Term):
     """
 
     def __init__(self, positions: int | Sequence[float] | NDArray[np.number], name: str) -> None:
-        where = np.arange(positions) if isinstance(positions, int) else np.asarray(positions, np.float64)
-        if where.ndim != 1 or not bool(np.isfinite(where).all()):
-            raise InputError(f"{name}: AR1 needs one finite position a sample")
-        self._positions = where.astype(np.float64)
+        where = np.arange(count_of(positions, name)) if np.isscalar(positions) else positions
+        self._positions = finite_numbers(where, name, "finite positions are")
+        if self._positions.ndim != 1:
+            raise InputError(f"{name}: one position a sample is needed, not an array of shape {self._positions.shape}")
+        if np.ptp(self._positions) == 0:
+            raise InputError(f"{name}: all samples have the same position, so that no correlation can be estimated")
         self.name = name
-        self.size = len(where)
+        self.size = len(self._positions)
         integral = bool((self._positions == np.rint(self._positions)).all())
         self.parameters = (Parameter.correlation(f"{name}.correlation", lower=-1.0 if integral else 0.0),)
 
@@ -60,7 +63,7 @@ class Exchangeable(Term):
     """
 
     def __init__(self, n: int, name: str) -> None:
-        if n < 2:
+        if count_of(n, name) < 2:
             raise InputError(f"{name}: a correlation needs at least 2 samples")
         self.name = name
         self.size = n

@@ -59,6 +59,9 @@ class Covariance:
     ) -> None:
         if not terms:
             raise InputError("covariance: at least one term is needed")
+        for term in terms:
+            if not isinstance(term, Term):
+                raise TypeError(f"covariance: terms are covariance terms, not {type(term).__name__}")
         self.terms = tuple(terms)
         sizes = {term.name: term.size for term in terms}
         if len(set(sizes.values())) > 1:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.checks import finite_numbers
 from openreml_dist.covariance.parameters import Parameter
 from openreml_dist.covariance.term import Samples, Term, take
 from openreml_dist.errors import InputError
@@ -35,12 +36,12 @@ class Matern(Term):
     """
 
     def __init__(self, coordinates: NDArray[np.number] | Sequence[float], smoothness: float, name: str) -> None:
-        points = np.asarray(coordinates, np.float64)
+        points = finite_numbers(coordinates, name, "finite coordinates are")
         points = points[:, None] if points.ndim == 1 else points
         if smoothness not in SMOOTHNESS:
             raise InputError(f"{name}: Matérn smoothness {smoothness:g} is none of {', '.join(map(str, SMOOTHNESS))}")
-        if points.ndim != 2 or not bool(np.isfinite(points).all()):
-            raise InputError(f"{name}: finite coordinates (samples, dimensions) are needed")
+        if points.ndim != 2:
+            raise InputError(f"{name}: coordinates (samples, dimensions) are needed, not an array of shape {points.shape}")
         extent = float(np.linalg.norm(points.max(axis=0) - points.min(axis=0)))
         if extent == 0:
             raise InputError(f"{name}: all samples have the same coordinates, so that no range can be estimated")

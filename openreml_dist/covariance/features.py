@@ -21,7 +21,7 @@ class FeatureMatrix(Term):
 
     def __init__(self, Z: Tensor | NDArray[np.floating], name: str) -> None:
         values = torch.as_tensor(Z)
-        if values.ndim != 2 or values.shape[1] == 0 or not bool(torch.isfinite(values).all()):
+        if values.ndim != 2 or values.numel() == 0 or not bool(torch.isfinite(values).all()):
             raise InputError(f"{name}: features must be finite, of shape (samples, features), not {tuple(values.shape)}")
         self._Z = values
         self.name = name

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.checks import coded
 from openreml_dist.covariance.term import Indices, Samples, Term, VarianceComponent, take
 from openreml_dist.errors import InputError
 
@@ -26,10 +27,9 @@ class SameLevel(Term):
     """
 
     def __init__(self, levels: Sequence[object] | NDArray[np.generic], name: str) -> None:
-        self.labels, codes = np.unique(np.asarray(levels), return_inverse=True)
-        self.codes: Indices = codes.astype(np.int64)
+        self.labels, self.codes = coded(levels, name)
         self.name = name
-        self.size = len(codes)
+        self.size = len(self.codes)
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """1.0 where the levels agree; None where no level of the rows is among those of the columns."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.checks import coded, count_of, finite_numbers
 from openreml_dist.covariance.parameters import Parameter
 from openreml_dist.covariance.term import DiagonalTerm, Samples, VarianceComponent, take
 from openreml_dist.errors import InputError
@@ -24,7 +25,7 @@ class IdentityMatrix(DiagonalTerm):
 
     def __init__(self, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> None:
         self.name = "identity"
-        self.size = n
+        self.size = count_of(n, self.name)
         self.dense_dtype, self.dense_device = dtype, device
 
     def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
@@ -52,8 +53,8 @@ class Weighted(DiagonalTerm):
     """
 
     def __init__(self, diagonal: NDArray[np.floating] | Sequence[float], name: str = "weights") -> None:
-        self._values = np.asarray(diagonal, np.float64)
-        if self._values.ndim != 1 or not bool((np.isfinite(self._values) & (self._values > 0)).all()):
+        self._values = finite_numbers(diagonal, name, "positive numbers are")
+        if self._values.ndim != 1 or not bool((self._values > 0).all()):
             raise InputError(f"{name}: positive numbers are needed, one a sample")
         self.name = name
         self.size = len(self._values)
@@ -76,10 +77,9 @@ class Heterogeneous(DiagonalTerm):
     """
 
     def __init__(self, groups: Sequence[object] | NDArray[np.generic], name: str = "residual") -> None:
-        self.labels, codes = np.unique(np.asarray(groups), return_inverse=True)
-        self._codes = codes.astype(np.int64)
+        self.labels, self._codes = coded(groups, name)
         self.name = name
-        self.size = len(codes)
+        self.size = len(self._codes)
         self.parameters = tuple(Parameter.variance(f"{name}.{label}") for label in self.labels)
 
     def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.checks import samples_of
 from openreml_dist.covariance.term import (
     EVERYTHING,
     Index,
@@ -82,7 +83,8 @@ class StoredMatrix(Term):
 
     def selected(self, samples: Indices) -> StoredMatrix:
         """The same source for samples of the samples."""
-        return StoredMatrix(self._source, self._index[samples], self.name, self._cache_bytes)
+        chosen = self._index[samples_of(samples, self.size, self.name)]
+        return StoredMatrix(self._source, chosen, self.name, self._cache_bytes)
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """K on ``rows`` x ``columns``, in the precision of the source."""
@@ -184,7 +186,7 @@ class Kernel(VarianceComponent):
             InputError: if K is not square, not finite or not symmetric.
         """
         matrix = torch.as_tensor(K)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
             raise InputError(f"kernel {name}: a square matrix is needed, not one of shape {tuple(matrix.shape)}")
         if not bool(torch.isfinite(matrix).all()):
             raise InputError(f"kernel {name}: the matrix has values that are not finite")

@@ -44,12 +44,7 @@ class Operator(Term):
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        self.operands = (*operands, *named.values())
-        if not self.operands:
-            raise InputError(f"{type(self).__name__}: at least one operand is needed")
-        for operand in self.operands:
-            if not isinstance(operand, Term):
-                raise TypeError(f"{type(self).__name__}: operands are covariance terms, not {type(operand).__name__}")
+        self.operands = self._as_operands(*operands, *named.values())
         self.name = " ".join(operand.name for operand in self.operands)
         prefixes = [*(f"op_{i}/" for i in range(len(operands))), *(f"{key}/" for key in named)]
         self.parameters = tuple(
@@ -68,6 +63,16 @@ class Operator(Term):
             return super().__repr__()
         inner = "\n".join(f"{name}: {operand!r}" for name, operand in self.shown.items())
         return f"{type(self).__name__}(\n{indent(inner, '  ')}\n)"
+
+    @classmethod
+    def _as_operands(cls, *operands: Term) -> tuple[Term, ...]:
+        """The operands, if they can be some."""
+        if not operands:
+            raise InputError(f"{cls.__name__}: at least one operand is needed")
+        for operand in operands:
+            if not isinstance(operand, Term):
+                raise TypeError(f"{cls.__name__}: operands are covariance terms, not {type(operand).__name__}")
+        return operands
 
     def _each(self, eta: Tensor) -> Iterator[tuple[Term, Tensor]]:
         """Operands with their own η."""
@@ -234,7 +239,7 @@ class KroneckerProduct(HadamardProduct):
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        terms = [*operands, *named.values()]
+        terms = self._as_operands(*operands, *named.values())
         sizes = [term.size for term in terms]
         places = np.arange(int(np.prod(sizes)))
         selected, inner = [], len(places)

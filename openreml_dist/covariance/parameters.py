@@ -22,6 +22,11 @@ CORRELATION_LIMIT = 1 - 1e-6  # of a correlation that makes V singular at 1
 class Transform(ABC):
     """η = f(θ) for one number, increasing."""
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Limits of η."""
+        return -math.inf, math.inf
+
     @abstractmethod
     def forward(self, theta: Tensor) -> Tensor:
         """f(θ), differentiable."""
@@ -58,6 +63,11 @@ class Log(Transform):
 
     scale: float = 1.0
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        """0 to ∞."""
+        return 0.0, math.inf
+
     def forward(self, theta: Tensor) -> Tensor:
         """exp(θ/scale)."""
         return (theta / self.scale).exp()
@@ -77,6 +87,11 @@ class Logit(Transform):
 
     low: float = -1.0
     high: float = 1.0
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Its two limits."""
+        return self.low, self.high
 
     def forward(self, theta: Tensor) -> Tensor:
         """low + (high − low)/(1 + exp(−θ))."""
@@ -164,33 +179,27 @@ class ParameterMap:
             shared: groups of names that have one value.
             transforms: another transform than the parameter's own: ``log``, ``logit``, ``identity`` or an object.
         Raises:
-            InputError: for a name that is not there, or that is there twice; a value outside its bounds.
+            InputError: for a name that is not there, or that is there twice; a fixed value outside its bounds; shared
+                parameters that differ in unit, transform or fixed value; a transform that does not reach the bounds.
         """
         fixed, transforms = fixed or {}, transforms or {}
         names = [parameter.name for parameter in parameters]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"covariance: two parameters have the same name: {', '.join(twice)}; name their terms differently")
-        asked = [*fixed, *(name for group in shared for name in group), *transforms]
-        unknown = sorted(set(asked) - set(names))
-        if unknown:
-            raise InputError(f"covariance: no parameter is named {', '.join(unknown)}; there are {', '.join(names)}")
+        if any(isinstance(group, str) for group in shared):
+            raise InputError(f"covariance: shared parameters are given in groups of names, not as {shared!r}")
+        _check_names(names, [*fixed, *(name for group in shared for name in group), *transforms])
         chosen = tuple(_with_transform(parameter, transforms.get(parameter.name)) for parameter in parameters)
-        for parameter in chosen:
-            _check_fixed(parameter, fixed.get(parameter.name))
-        first = {name: group[0] for group in shared for name in group}
-        free: list[str] = []
-        source = []
-        for name in names:
-            leader = first.get(name, name)
-            if name in fixed or leader in fixed:
-                source.append(-1)
-                continue
-            if leader not in free:
-                free.append(leader)
-            source.append(free.index(leader))
-        values = tuple(fixed.get(name, fixed.get(first.get(name, name), math.nan)) for name in names)
-        return cls(chosen, tuple(free), tuple(source), values)
+        by_name = dict(zip(names, chosen, strict=True))
+        for name, value in fixed.items():
+            _check_fixed(by_name[name], value)
+        leader: dict[str, str] = {}
+        for group in shared:
+            _check_shared([by_name[name] for name in group], leader, fixed)
+            leader |= dict.fromkeys(group, group[0]) if group else {}
+        values = {leader.get(name, name): float(value) for name, value in fixed.items()}
+        leaders = [leader.get(name, name) for name in names]
+        free = tuple(dict.fromkeys(name for name in leaders if name not in values))
+        source = tuple(-1 if name in values else free.index(name) for name in leaders)
+        return cls(chosen, free, source, tuple(values.get(name, math.nan) for name in leaders))
 
     @property
     def is_plain(self) -> bool:
@@ -199,6 +208,8 @@ class ParameterMap:
 
     def eta(self, theta: Tensor) -> Tensor:
         """η (m,) float64, differentiable in θ (r,). Local."""
+        if not self.parameters:
+            return theta
         return torch.stack(
             [
                 theta.new_tensor(value) if k < 0 else parameter.transform.forward(theta[k])
@@ -243,20 +254,49 @@ def _bound(transform: Transform, eta: float) -> float:
     return transform.inverse(eta) if math.isfinite(eta) else eta
 
 
+def _check_names(names: Sequence[str], asked: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"covariance: two parameters have the same name: {', '.join(twice)}; name their terms differently")
+    unknown = sorted(set(asked) - set(names))
+    if unknown:
+        raise InputError(f"covariance: no parameter is named {', '.join(unknown)}; there are {', '.join(names)}")
+
+
+def _check_shared(group: Sequence[Parameter], leader: Mapping[str, str], fixed: Mapping[str, float]) -> None:
+    """Of parameters that have one value all else is the same, and none has another value already."""
+    names = ", ".join(parameter.name for parameter in group)
+    taken = [parameter.name for parameter in group if parameter.name in leader]
+    if taken:
+        raise InputError(f"covariance: {', '.join(taken)} is in two groups of shared parameters; make them one")
+    for what, kinds in (
+        ("units", {parameter.unit for parameter in group}),
+        ("transforms", {str(parameter.transform) for parameter in group}),
+        ("fixed values", {fixed[parameter.name] for parameter in group if parameter.name in fixed}),
+    ):
+        if len(kinds) > 1:
+            raise InputError(f"covariance: {names} are shared but have different {what}: {', '.join(map(str, sorted(kinds)))}")
+
+
 def _with_transform(parameter: Parameter, transform: str | Transform | None) -> Parameter:
     if transform is None:
         return parameter
-    if isinstance(transform, str):
-        if transform not in NAMED_TRANSFORMS:
-            raise InputError(
-                f"covariance: {parameter.name}: {transform!r} is no transform; there are {', '.join(NAMED_TRANSFORMS)}"
-            )
-        transform = NAMED_TRANSFORMS[transform]
-    return replace(parameter, transform=transform)
+    named = NAMED_TRANSFORMS.get(transform) if isinstance(transform, str) else transform
+    if not isinstance(named, Transform):
+        raise InputError(
+            f"covariance: {parameter.name}: {transform!r} is no transform; there are {', '.join(NAMED_TRANSFORMS)}"
+        )
+    least, most = named.reach
+    if parameter.lower < least or parameter.upper > most:
+        raise InputError(
+            f"covariance: {parameter.name}: {transform} gives values from {least:g} to {most:g}, but it may be anything from "
+            f"{parameter.lower:g} to {parameter.upper:g}"
+        )
+    return replace(parameter, transform=named)
 
 
-def _check_fixed(parameter: Parameter, value: float | None) -> None:
-    if value is not None and not parameter.lower <= value <= parameter.upper:
+def _check_fixed(parameter: Parameter, value: float) -> None:
+    if not (math.isfinite(value) and parameter.lower <= value <= parameter.upper):
         raise InputError(
             f"covariance: {parameter.name} is fixed at {value:g}, outside its bounds {parameter.lower:g} to {parameter.upper:g}"
         )

@@ -20,7 +20,7 @@ from openreml_dist.covariance.selected import Selected
 from openreml_dist.covariance.term import EVERYTHING, Index, Indices, Piece, Samples, Spans, Term, as_indices
 from openreml_dist.errors import InputError
 
-UNKNOWN = frozenset({"", "0", "na", "nan", "none", "<na>", "."})  # parents, in lower case
+UNKNOWN = frozenset({"", "0", "na", "nan", "nat", "none", "<na>", "."})  # parents, in lower case
 WORK_BYTES = 16e6  # of a block of columns of A over all animals
 PASS_BYTES = 256e6  # the same in a pass over many tiles, which shares it among the tiles of a block column
 
@@ -51,6 +51,8 @@ class PedigreeMatrix(Term):
         )
         if not len(ids) == len(sire_ids) == len(dam_ids):
             raise InputError(f"{name}: animals, sires and dams differ in length: {len(ids)}, {len(sire_ids)}, {len(dam_ids)}")
+        if not len(ids):
+            raise InputError(f"{name}: the pedigree has no animals")
         place: dict[str, int] = {}
         for animal in ids.tolist():
             if animal == "" or animal in place:

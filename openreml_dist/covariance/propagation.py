@@ -43,8 +43,9 @@ class CovariancePropagation(Operator):
         self.shown = dict(zip(self.shown, (_Design(Z), G), strict=True))
         if isinstance(Z, Term):
             Z = Z()  # of a term without parameters
-        if Z.shape[1] != G.size:
-            raise InputError(f"CovariancePropagation: Z has {Z.shape[1]} columns, but G has {G.size}")
+        shape = tuple(Z.shape) if hasattr(Z, "shape") else np.shape(Z)
+        if len(shape) != 2 or shape[0] == 0 or shape[1] != G.size:
+            raise InputError(f"CovariancePropagation: Z of shape (samples, {G.size}) is needed, as G has, not {shape}")
         self._inner = _selected(G, Z.codes) if hasattr(Z, "codes") else Congruence(Z, G)
         self.name = G.name
         self.size = self._inner.size
@@ -84,6 +85,8 @@ class Congruence(Term):
 
     def __init__(self, Z: Any, G: Term) -> None:
         self._Z = Z.tocsr() if hasattr(Z, "tocsr") else np.asarray(Z, np.float64)
+        if not bool(np.isfinite(self._Z.data if hasattr(Z, "tocsr") else self._Z).all()):
+            raise InputError(f"{G.name}: Z has values that are not finite")
         self.G = G
         self.name = G.name
         self.size = self._Z.shape[0]

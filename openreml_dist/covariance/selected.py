@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.checks import samples_of
 from openreml_dist.covariance.term import Indices, Samples, Term, take
 
 
@@ -21,9 +21,9 @@ class Selected(Term):
 
     def __init__(self, term: Term, index: Indices) -> None:
         self.term = term
-        self.index = np.ascontiguousarray(index)
+        self.index = samples_of(index, term.size, term.name)
         self.name = term.name
-        self.size = len(index)
+        self.size = len(self.index)
         self.parameters = term.parameters
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:

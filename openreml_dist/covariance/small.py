@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import Samples, Term, as_indices, forward_derivatives
+from openreml_dist.covariance.term import Samples, Term, as_indices
 from openreml_dist.errors import InputError
 
 
 class SmallMatrix(Term):
-    """A symmetric G(η) (q, q) that is built whole, its derivatives by forward-mode differentiation.
+    """A symmetric G(η) (q, q) that is built whole, with its derivatives.
 
     Args:
         levels: their names, or how many there are.
@@ -39,13 +39,18 @@ class SmallMatrix(Term):
     def matrix(self, eta: Tensor) -> Tensor:
         """G (q, q), differentiable in η."""
 
+    @abstractmethod
+    def slopes(self, eta: Tensor) -> Sequence[Tensor]:
+        """∂G/∂η_k (q, q) for every k."""
+
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """G at levels."""
-        return _at(self.matrix(eta).to(device), rows, columns)
+        (values,) = _at([self.matrix(eta)], rows, columns, device)
+        return values
 
     def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
         """∂G/∂η_k at levels."""
-        return [_at(derivative.to(device), rows, columns) for derivative in forward_derivatives(self.matrix, eta)]
+        return _at(self.slopes(eta), rows, columns, device)
 
     def summary(self, eta: Tensor) -> dict[str, Tensor]:
         """Variances, covariances and correlations."""
@@ -73,11 +78,12 @@ class Unstructured(SmallMatrix):
 
     def matrix(self, eta: Tensor) -> Tensor:
         """LLᵀ."""
-        rows, columns = zip(*self._places, strict=True)
-        L = torch.zeros(self.size, self.size, dtype=eta.dtype, device=eta.device).index_put(
-            (torch.tensor(rows, device=eta.device), torch.tensor(columns, device=eta.device)), eta
-        )
+        L = _with(eta, self._places, (self.size, self.size))
         return L @ L.mT
+
+    def slopes(self, eta: Tensor) -> Sequence[Tensor]:
+        """E_ab Lᵀ + L E_abᵀ, E_ab with a 1 at (a, b)."""
+        return _slopes_of_square(_with(eta, self._places, (self.size, self.size)), self._places)
 
     def eta_of(self, G: Tensor) -> Tensor:
         """η of a positive definite G (q, q)."""
@@ -115,12 +121,16 @@ class FactorAnalytic(SmallMatrix):
 
     def matrix(self, eta: Tensor) -> Tensor:
         """ΛΛᵀ + Ψ."""
-        count = len(self._places)
-        rows, columns = zip(*self._places, strict=True)
-        loadings = torch.zeros(self.size, self.factors, dtype=eta.dtype, device=eta.device).index_put(
-            (torch.tensor(rows, device=eta.device), torch.tensor(columns, device=eta.device)), eta[:count]
-        )
-        return loadings @ loadings.mT + torch.diag(eta[count:])
+        loadings = self._loadings(eta)
+        return loadings @ loadings.mT + torch.diag(eta[len(self._places) :])
+
+    def slopes(self, eta: Tensor) -> Sequence[Tensor]:
+        """E_ab Λᵀ + Λ E_abᵀ, and a 1 on the diagonal."""
+        return [*_slopes_of_square(self._loadings(eta), self._places), *_diagonal_ones(eta[len(self._places) :])]
+
+    def _loadings(self, eta: Tensor) -> Tensor:
+        """Λ (q, f)."""
+        return _with(eta[: len(self._places)], self._places, (self.size, self.factors))
 
     def start(self, squares: Tensor, share: float) -> Tensor:
         """Half of each level's share is common, split evenly among its factors, half specific."""
@@ -140,6 +150,10 @@ class DiagonalLevels(SmallMatrix):
         """The variances on the diagonal."""
         return torch.diag(eta)
 
+    def slopes(self, eta: Tensor) -> Sequence[Tensor]:
+        """A 1 on the diagonal."""
+        return _diagonal_ones(eta)
+
     def summary(self, eta: Tensor) -> dict[str, Tensor]:
         """Nothing beside the parameters."""
         return {}
@@ -149,9 +163,30 @@ class DiagonalLevels(SmallMatrix):
         return _positive(squares, share)
 
 
-def _at(G: Tensor, rows: Samples, columns: Samples) -> Tensor:
-    here, there = (torch.tensor(as_indices(samples), device=G.device) for samples in (rows, columns))
-    return G[here[:, None], there[None, :]]
+def _at(matrices: Sequence[Tensor], rows: Samples, columns: Samples, device: torch.device) -> list[Tensor]:
+    """Each G[rows, columns]: the few rows first, so that what is copied for the many are whole rows."""
+    here, there = (torch.tensor(as_indices(samples), device=device) for samples in (rows, columns))
+    return [G.to(device).index_select(1, there).index_select(0, here) for G in matrices]
+
+
+def _with(values: Tensor, places: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
+    """A matrix with the values in their places, zero elsewhere."""
+    rows, columns = (torch.tensor(index, device=values.device) for index in zip(*places, strict=True))
+    return values.new_zeros(shape).index_put((rows, columns), values)
+
+
+def _slopes_of_square(L: Tensor, places: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """∂(LLᵀ)/∂L_ab: column b of L in row a and in column a."""
+    slopes = L.new_zeros(len(places), len(L), len(L))
+    for slope, (a, b) in zip(slopes, places, strict=True):
+        slope[a] += L[:, b]
+        slope[:, a] += L[:, b]
+    return list(slopes)
+
+
+def _diagonal_ones(values: Tensor) -> list[Tensor]:
+    """∂ diag(values)/∂values_k."""
+    return list(torch.diag_embed(torch.eye(len(values), dtype=values.dtype, device=values.device)))
 
 
 def _positive(squares: Tensor, share: float) -> Tensor:

@@ -15,7 +15,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from openreml_dist.errors import NotPositiveDefiniteError
+from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.evaluation import EXACT, Evaluation, Schedule, Traces
 from openreml_dist.reml.step import Step
@@ -124,8 +124,11 @@ def average_information(
         report: told every accepted iterate at once.
         schedule: which evaluation follows which; by default all are exact.
     Raises:
+        InputError: if there is nothing to estimate.
         NotPositiveDefiniteError: if V is not positive definite at the start.
     """
+    if not len(start):
+        raise InputError("there is nothing to estimate: the covariance has no free parameter")
     schedule = schedule or Schedule("exact")
     step, schedule, evaluations = yield from _evaluate_start(start, schedule)
     E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS

@@ -182,7 +182,7 @@ def tabular(parents: Sequence[tuple[int, ...]]) -> NDArray[np.floating]:
 
 def ar1(random: Random, n: int, correlation: float = 0.6, name: str = "ar1") -> Case:
     """Positions on a grid, some of them taken twice; powers by repeated multiplication."""
-    positions = random.integers(0, n, n)
+    positions = np.r_[0, random.integers(1, n, n - 1)]
 
     def dense(eta: Tensor) -> Tensor:
         powers = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.float64), eta.expand(n)]), dim=0)
@@ -381,7 +381,7 @@ CASES: dict[str, Callable[[Random, int], Case]] = {
     ),
     "KroneckerProduct": lambda random, n: kronecker(unstructured(random, 3), ar1(random, n)),
     "KroneckerProduct with a kernel": lambda random, n: kronecker(stored(random, n), unstructured(random, 3)),
-    "KroneckerProduct of three": lambda random, n: kronecker(unstructured(random, 3), weighted(random, 2), ar1(random, n)),
+    "KroneckerProduct of three": lambda random, _: kronecker(unstructured(random, 3), weighted(random, 2), ar1(random, 4)),
     "BlockDiagonal": lambda random, n: blocks(
         compound_symmetry(random, 3), times_variance(ar1(random, n)), grouping(random, 5)
     ),

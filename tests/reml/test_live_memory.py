@@ -14,7 +14,7 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.plan.memory import Memory, Model, memory
 from tests.helpers.gloo import spawn
-from tests.unit.test_covariance import Recorder
+from tests.helpers.terms import Recorder
 
 N, TILE, CHUNK, PROBES, FIXED = 2400, 100, 300, 4, 2
 CACHE = 2e6  # bytes: some of the tiles

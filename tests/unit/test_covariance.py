@@ -1,10 +1,6 @@
-"""Terms by tiles: equal to dense matrices, cheap at a million samples, and reading no more than the tile."""
+"""Variance components by tiles: sums of terms, and reading no more than the tiles need."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,28 +16,12 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.tiled import TiledSymmetric
 from tests.helpers.oracle import whole
+from tests.helpers.terms import Recorder
 
 CPU = torch.device("cpu")
 THETA = torch.tensor([1.7], dtype=torch.float64)
 N = 30
 LEVELS = np.arange(N) % 7
-
-
-class Recorder:
-    """A kernel source in chunks that remembers what was read."""
-
-    in_memory = False
-
-    def __init__(self, n: int = 50, chunk_size: int = 16) -> None:
-        Z = np.random.default_rng(1).standard_normal((n, 60)).astype(np.float32)
-        self.matrix = Z @ Z.T
-        self.chunk_size = chunk_size
-        self.reads: list[tuple[int, int]] = []
-
-    def read_chunk(self, i: int, j: int) -> NDArray[np.floating]:
-        self.reads.append((i, j))
-        size = self.chunk_size
-        return self.matrix[i * size : (i + 1) * size, j * size : (j + 1) * size].copy()
 
 
 def terms() -> list[tuple[VarianceComponent, torch.Tensor]]:
@@ -169,30 +149,3 @@ def test_covariance_sums_its_terms_and_multiplies_with_their_derivatives(tile_si
 def test_terms_that_make_no_sense_are_refused(make: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()  # type: ignore[operator]
-
-
-MILLION = """
-import json, resource, time
-import numpy as np, torch
-from openreml_dist import Grouping, Identity
-n, cpu, theta = 10**6, torch.device("cpu"), torch.ones(1, dtype=torch.float64)
-terms = [Identity(n), Grouping(np.arange(n) % 1000, "group")]
-terms[1].dtile(0, range(3), range(3), theta, cpu)
-before, begun, shapes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), []
-for term in terms:
-    for start, other in ((0, 0), (999_900, 999_900), (999_936, 500_000), (123_456, 456)):
-        tile = term.tile(range(start, start + 64), range(other, other + 64), theta, cpu)
-        shapes.append(None if tile is None else list(tile.shape))
-seconds = time.perf_counter() - begun
-kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps({"seconds": seconds, "kilobytes": kilobytes, "shapes": shapes}))
-"""
-
-
-def test_generated_tiles_at_a_million_samples_cost_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found["shapes"][:3] == [[64, 64], [64, 64], None]
-    assert found["shapes"][4:6] == [[64, 64], [64, 64]]
-    assert found["seconds"] < 1  # all eight tiles; a tile alone may take as long
-    assert found["kilobytes"] < 50_000

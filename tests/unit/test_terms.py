@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +20,16 @@ from openreml_dist.covariance import Covariance, Identity, Piece, Samples, Spans
 from openreml_dist.covariance.term import as_indices, forward_derivatives
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
+from tests.helpers.million import TERMS
 from tests.helpers.oracle import whole
 from tests.helpers.terms import CASES, Case, Dense, Recorder, slopes
 
 CPU = torch.device("cpu")
+CHECKOUT = Path(__file__).resolve().parents[2]
 SIZES = st.integers(6, 11)
 SEEDS = st.integers(0, 10**6)
 names = pytest.mark.parametrize("name", CASES)
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=3, deadline=None)
 
 
 def drawn(name: str, n: int, seed: int) -> Case:
@@ -229,7 +236,8 @@ def test_fixed_shared_and_transformed_parameters(data: st.DataObject, seed: int)
         eta = []
         for name in names:
             leader = leaders.get(name, name)
-            given = next((fixed[one] for one in (name, leader) if one in fixed), None)
+            alike = [name for name in names if leaders.get(name, name) == leader]
+            given = next((fixed[one] for one in alike if one in fixed), None)
             value = values[leader] if given is None else given
             kind = transforms.get(name) if given is None else None
             eta.append({"log": torch.exp, "logit": lambda t: torch.tanh(t / 2)}.get(kind or "", torch.as_tensor)(value))
@@ -242,3 +250,19 @@ def test_fixed_shared_and_transformed_parameters(data: st.DataObject, seed: int)
     made = covariance.derivatives(theta, grid, layout)
     for V_k, slope in zip(made, slopes(lambda theta: dense(eta_of(theta)), theta), strict=True):
         assert_equal(whole(V_k), slope.tril())
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, tuple[float, int]]:
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**22)}  # what is freed is given back, not kept for the next tile
+    command = [sys.executable, "-m", "tests.helpers.million"]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, check=True)
+    costs: dict[str, tuple[float, int]] = json.loads(done.stdout)
+    return costs
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_generated_tile_at_a_million_samples_costs_nothing(name: str, costs: dict[str, tuple[float, int]]) -> None:
+    seconds, kilobytes = costs[name]
+    assert seconds < 1
+    assert kilobytes < 50_000
