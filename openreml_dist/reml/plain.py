@@ -18,12 +18,9 @@ BAR = 30  # characters
 
 
 def newton_step(AI: Tensor, score: Tensor) -> Tensor:
-    """δ (r,) with AI δ = score; the shortest of the best ones where AI is singular. Local."""
-    delta, info = torch.linalg.solve_ex(AI, score)
-    if int(info) > 0 or not bool(torch.isfinite(delta).all()):
-        delta = torch.linalg.lstsq(AI, score[:, None], driver="gelsd").solution[:, 0]
-    step: Tensor = delta
-    return step
+    """δ (r,) with AI δ = score; the shortest where AI is singular, so that confounded parameters share a step. Local."""
+    delta: Tensor = torch.linalg.lstsq(AI, score[:, None], driver="gelsy").solution[:, 0]
+    return delta
 
 
 def has_converged(history: History, checks: tuple[bool, bool, bool], tolerances: tuple[float, float, float]) -> bool:
