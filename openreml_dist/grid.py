@@ -93,8 +93,8 @@ class ProcessGrid:
         would hang.
 
         Raises:
-            ConfigError: if rows x columns is not the number of ranks, or torchrun started ranks that have no process group, each
-                of which would do all the work.
+            ConfigError: if rows x columns is not the number of ranks, or if torchrun started ranks that have no process group
+                (each would do all the work).
         """
         if not dist.is_initialized():
             _refuse_unconnected_ranks()

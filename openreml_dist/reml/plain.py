@@ -62,9 +62,9 @@ def progress_bar(number: int, max_iter: int) -> str:
 def progress_line(history: History, eta: float) -> str:
     """The last iteration in words."""
     number, last = len(history["theta"]), {key: values[-1] for key, values in history.items()}
-    change = float(last["loglik"] - history["loglik"][-2]) if number > 1 else math.nan
+    change = f" ({float(last['loglik'] - history['loglik'][-2]):+.3g})" if number > 1 else ""
     norms = {key: f"{float(last[key].norm()):.4g}" for key in ("score", "delta", "update")}
     return (
         f"iteration {number}: |score| {norms['score']}, |step| {norms['delta']}, eta {eta:g}, "
-        f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f} ({change:+.3g})\n"
+        f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f}{change}\n"
     )

@@ -55,8 +55,8 @@ def interaction(c: ModuleType, n: int, f: list[str], g: list[str]) -> Any:
 
 
 def field_trial(c: ModuleType, n: int, f: list[str], g: list[str]) -> Any:
-    plots = c.KroneckerProduct(c.AR1Matrix(n // 4), c.EquicorrelationMatrix(4))
-    return c.Sum(plots, c.ScalarMatrix(n, param_names=["nugget"]))
+    Z, G = c.DummyMatrix(f, dtype=F64), c.ScalarMatrix(len(set(f)), param_names=["variety"])
+    return c.Sum(c.KroneckerProduct(c.AR1Matrix(n // 4), c.EquicorrelationMatrix(4)), c.CovariancePropagation(Z, G))
 
 
 def clusters(c: ModuleType, n: int, f: list[str], g: list[str]) -> Any:
@@ -199,6 +199,13 @@ def of_the_next(found: dict[str, list[Tensor] | str]) -> dict[str, list[Tensor]]
     after = [*thetas[1:], updated[0]]
     best = max(range(count), key=lambda i: float(logliks[count + i]))  # history: β of each iteration, then ℓ of each
     return dict(zip(OF_THE_NEXT, (after, [after[-1]], [after[best]]), strict=True))
+
+
+def put_together(their: dict[str, list[Tensor] | str], model: Model) -> dict[str, list[Tensor]]:
+    """What the methods that fail there would answer, from those that work."""
+    (fixed,), (u,), step = (_tensors(their, name) for name in ("marginal_predict", "blup", "ai_step"))
+    fitted = fixed + model.Z @ u
+    return {"loglik": [step[3]], "predict": [fitted], "residual": [model.y - fitted]}
 
 
 def _tensors(found: dict[str, list[Tensor] | str], name: str) -> list[Tensor]:
