@@ -95,6 +95,14 @@ def test_what_cannot_be_made_is_refused(make: Any, error: type[Exception], messa
         make()
 
 
+def test_z_and_g_are_told_apart_by_keyword_in_any_order() -> None:
+    Z, G = torch.arange(6).reshape(3, 2).double(), AR1Matrix(2)
+    theta = torch.tensor([0.1, 0.5]).double()
+    V = CovariancePropagation(G=G, Z=Z)
+    assert V.param_names == ["G/sigma^2", "G/rho"]
+    torch.testing.assert_close(V(theta), Z @ G(theta) @ Z.mT)
+
+
 def test_other_transforms_move_the_same_matrix() -> None:
     theta = torch.tensor([2.0]).double()
     torch.testing.assert_close(ScalarMatrix(2, trans=[Log()])(theta), theta.exp() * torch.eye(2).double())
