@@ -6,6 +6,7 @@ needs no device memory.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from openreml_dist.errors import OpenREMLError, RankLostError
+from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 from openreml_dist.layout import GridShape
 
 T = TypeVar("T")
@@ -106,9 +107,11 @@ class ProcessGrid:
         would hang.
 
         Raises:
-            ConfigError: if rows x columns is not the number of ranks.
+            ConfigError: if rows x columns is not the number of ranks, or if torchrun started ranks that have no process group
+                (each would do all the work).
         """
         if not dist.is_initialized():
+            _refuse_unconnected_ranks()
             GridShape.choose(1, rows, columns)
             return cls.single(device)
         from torch.distributed.device_mesh import init_device_mesh
@@ -272,6 +275,15 @@ class ProcessGrid:
         shared = self.share(_portable(failure, doing, first) if self.rank == first else None, first)
         assert shared is not None
         raise shared from failure
+
+
+def _refuse_unconnected_ranks() -> None:
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
+    if ranks > 1:
+        raise ConfigError(
+            f"torchrun started {ranks} ranks, but they are not connected: call torch.distributed.init_process_group first, "
+            "or give grid=ProcessGrid.single() for work of one rank alone"
+        )
 
 
 def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:

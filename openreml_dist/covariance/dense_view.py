@@ -76,14 +76,14 @@ class DenseView(ABC):
 
     def trans_params(self, theta: Tensor) -> Tensor:
         """η (r,), the natural values of θ (r,)."""
-        return theta.clone() if not self.parameters else self._map.eta(self._checked(theta))
+        return self._map.eta(self._checked(theta))
 
     def __call__(self, theta: Tensor | None = None) -> Tensor:
         """V(θ) (n, n), differentiable in θ (r,); without parameters θ can be left out."""
         theta = self._checked(theta)
         check_dense(self.size, 1)
         everything = range(self.size)
-        V = self.entries(everything, everything, self._eta(theta), CPU)
+        V = self.entries(everything, everything, self._map.eta(theta.double()), CPU)
         return self._given(torch.zeros(self.shape) if V is None else V, theta)
 
     def grad(self, theta: Tensor | None = None) -> tuple[Tensor, list[str]]:
@@ -92,7 +92,7 @@ class DenseView(ABC):
         check_dense(self.size, self.num_params)
         everything = range(self.size)
         slopes = self._map.slopes(theta)
-        derivatives = self.derivatives(everything, everything, self._eta(theta), CPU)
+        derivatives = self.derivatives(everything, everything, self._map.eta(theta.double()), CPU)
         dV = torch.zeros(self.num_params, *self.shape, dtype=torch.float64)
         for k, (slope, values) in enumerate(zip(slopes, derivatives, strict=True)):
             if values is not None:
@@ -115,9 +115,6 @@ class DenseView(ABC):
     @property
     def _map(self) -> ParameterMap:
         return ParameterMap.of(self.parameters)
-
-    def _eta(self, theta: Tensor) -> Tensor:
-        return self._map.eta(theta.double()) if self.parameters else theta.double()
 
     def _checked(self, theta: Tensor | None) -> Tensor:
         theta = torch.zeros(0) if theta is None else theta

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -50,9 +51,9 @@ class DummyMatrix:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        columns = [_values(factor, place) for place, factor in enumerate(factors)]
-        if len({len(column) for column in columns}) != 1:
-            lengths = ", ".join(str(len(column)) for column in columns) or "none"
+        columns = [_Factor.of(factor, place) for place, factor in enumerate(factors)]
+        if len({len(column.codes) for column in columns}) != 1:
+            lengths = ", ".join(str(len(column.codes)) for column in columns) or "none"
             raise InputError(f"DummyMatrix: factors of one length are needed; there are {lengths}")
         allowed = _levels(columns, levels, lex_order)
         self.colnames = [SEPARATOR.join(map(str, names)) for names in product(*allowed)][int(drop_first) :]
@@ -74,25 +75,38 @@ class DummyMatrix:
         return f"DummyMatrix({self.shape[0]} x {self.shape[1]})"
 
 
-def _values(factor: Any, place: int) -> NDArray[Any]:
-    """The levels (n,) of the records; none of them missing."""
-    values = np.asarray(factor)
-    if values.ndim != 1 or len(values) == 0:
-        raise InputError(f"DummyMatrix: factor {place} has shape {values.shape}; one level a record is needed")
-    missing = [i for i, value in enumerate(values.tolist()) if _is_missing(value)]
-    if missing:
-        raise InputError(f"DummyMatrix: factor {place} has no level in {len(missing)} records, the first of them {missing[0]}")
-    return values
+@dataclass(frozen=True)
+class _Factor:
+    """The levels that occur, sorted, and the place (n,) of each record's among them."""
+
+    occurring: list[Any]
+    codes: Indices
+
+    @classmethod
+    def of(cls, factor: Any, place: int) -> _Factor:
+        values = np.asarray(factor)
+        if values.ndim != 1 or len(values) == 0:
+            raise InputError(f"DummyMatrix: factor {place} has shape {values.shape}; one level a record is needed")
+        missing = np.flatnonzero(_missing(values))
+        if len(missing) > 0:
+            raise InputError(
+                f"DummyMatrix: factor {place} has no level in {len(missing)} records, the first of them {missing[0]}"
+            )
+        occurring, codes = np.unique(values, return_inverse=True)
+        return cls(occurring.tolist(), codes.astype(np.int64))
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values (n,) are None or not a number."""
+    if values.dtype == object:
+        return np.array([value is None or (isinstance(value, float) and math.isnan(value)) for value in values], np.bool_)
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), np.bool_)
 
 
-def _levels(columns: list[NDArray[Any]], given: Sequence[Sequence[Any]] | None, lex_order: bool) -> list[list[Any]]:
+def _levels(columns: list[_Factor], given: Sequence[Sequence[Any]] | None, lex_order: bool) -> list[list[Any]]:
     """The levels of each factor, in order."""
     if given is None:
-        return [np.unique(column).tolist() for column in columns]
+        return [column.occurring for column in columns]
     if len(given) != len(columns) or any(isinstance(own, str) for own in given):
         raise InputError(f"DummyMatrix: levels must hold one list for each of the {len(columns)} factors")
     for place, own in enumerate(given):
@@ -101,13 +115,13 @@ def _levels(columns: list[NDArray[Any]], given: Sequence[Sequence[Any]] | None, 
     return [sorted(own) if lex_order else list(own) for own in given]
 
 
-def _codes(columns: list[NDArray[Any]], levels: list[list[Any]]) -> Indices:
+def _codes(columns: list[_Factor], levels: list[list[Any]]) -> Indices:
     """Number (n,) of each record's combination of levels, −1 where one of them is not among ``levels``."""
-    codes = np.zeros(len(columns[0]), np.int64)
+    codes = np.zeros(len(columns[0].codes), np.int64)
     known = np.ones(len(codes), np.bool_)
     for column, own in zip(columns, levels, strict=True):
-        place = {level: number for number, level in enumerate(own)}
-        found = np.array([place.get(value, -1) for value in column.tolist()], np.int64)
+        numbers = {level: number for number, level in enumerate(own)}
+        found = np.array([numbers.get(level, -1) for level in column.occurring], np.int64)[column.codes]
         known &= found >= 0
         codes = codes * len(own) + found
     if not known.all():

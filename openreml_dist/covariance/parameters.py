@@ -209,7 +209,7 @@ class ParameterMap:
     def eta(self, theta: Tensor) -> Tensor:
         """η (m,) float64, differentiable in θ (r,). Local."""
         if not self.parameters:
-            return theta
+            return theta.new_zeros(0)
         return torch.stack(
             [
                 theta.new_tensor(value) if k < 0 else parameter.transform.forward(theta[k])

@@ -32,6 +32,8 @@ class CovariancePropagation(Operator):
     """
 
     def __init__(self, *operands: Any, **named: Any) -> None:
+        if named.keys() == {"Z", "G"}:
+            named = {"Z": named["Z"], "G": named["G"]}  # in whatever order they came
         given = [*operands, *named.values()]
         if len(given) != 2 or (operands and named):
             raise TypeError("CovariancePropagation: Z and G are needed, both by position or both by keyword")

@@ -16,16 +16,14 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.covariance.dense import MatrixFunction
-from openreml_dist.covariance.dense_view import check_dense
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml.builder import VBuilder, choose_layout, covariance_builder
+from openreml_dist.reml.builder import VBuilder, choose_layout, covariance_builder, whole_matrices
 from openreml_dist.reml.driver import Iteration, Stopping
 from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.plain import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
 from openreml_dist.reml.prediction import Predictor
-from openreml_dist.reml.projection import Design
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, generalised_least_squares, log_likelihood
 
@@ -195,16 +193,8 @@ class REML:
             InputError: if they take more than 1 GiB.
         """
         theta = self._theta(theta, None)
-        n, r = self.covariance.size, len(self.covariance.parameters)
-        check_dense(n, 1 + r)
-        alone = ProcessGrid.single()
-        one_tile = TileLayout(n, n, alone.shape)
         with self.grid.together("computing V and its derivatives"):
-            V = self.covariance.assemble(theta, alone, one_tile).tile(0, 0)
-            dV = torch.zeros(r, n, n, dtype=torch.float64)
-            for k, V_k in enumerate(self.covariance.derivatives(theta, alone, one_tile)):
-                dV[k] = V_k.tile(0, 0)
-        return V, dV
+            return whole_matrices(self.covariance, theta)
 
     # The interface of torch-openreml: the iteration.
 
@@ -327,16 +317,7 @@ class REML:
         return values
 
     def _problem(self, y: Tensor, x: Tensor) -> Problem:
-        n, device = self.covariance.size, self.grid.device
-        if y.shape != (n,) or x.ndim != 2 or x.shape[0] != n:
-            raise InputError(
-                f"y {tuple(y.shape)} and x {tuple(x.shape)} must have {n} rows, as V has; x must have two dimensions"
-            )
-        if not bool(torch.isfinite(y).all() and torch.isfinite(x).all()):
-            raise InputError("y and x must be finite")
-        return Problem(
-            self.covariance, y.double().to(device), Design.of(x.double().to(device)), self.grid, self.layout, jitter=self.jitter
-        )
+        return Problem.of(self.covariance, y, x, self.grid, self.layout, self.jitter)
 
 
 def _scalar(value: float) -> Tensor:

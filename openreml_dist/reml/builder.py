@@ -12,6 +12,7 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance, DenseMatrix, Term
 from openreml_dist.covariance.dense import MatrixFunction, WholeMatrix
+from openreml_dist.covariance.dense_view import check_dense
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout, choose_tile_size
@@ -87,3 +88,20 @@ def choose_layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLa
             "or fewer ranks"
         )
     return layout
+
+
+def whole_matrices(covariance: Covariance, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """V (n, n) and ∂V/∂θ (r, n, n) at θ (r,): assembled as one tile each. Local.
+
+    Raises:
+        InputError: if they are too large.
+    """
+    n, r = covariance.size, len(covariance.parameters)
+    check_dense(n, 1 + r)
+    alone = ProcessGrid.single()
+    one_tile = TileLayout(n, n, alone.shape)
+    V = covariance.assemble(theta, alone, one_tile).tile(0, 0)
+    dV = torch.zeros(r, n, n, dtype=torch.float64)
+    for k, V_k in enumerate(covariance.derivatives(theta, alone, one_tile)):
+        dV[k] = V_k.tile(0, 0)
+    return V, dV

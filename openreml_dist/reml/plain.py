@@ -18,12 +18,9 @@ BAR = 30  # characters
 
 
 def newton_step(AI: Tensor, score: Tensor) -> Tensor:
-    """δ (r,) with AI δ = score; the shortest of the best ones where AI is singular. Local."""
-    delta, info = torch.linalg.solve_ex(AI, score)
-    if int(info) > 0 or not bool(torch.isfinite(delta).all()):
-        delta = torch.linalg.lstsq(AI, score[:, None], driver="gelsd").solution[:, 0]
-    step: Tensor = delta
-    return step
+    """δ (r,) with AI δ = score; the shortest where AI is singular, so that confounded parameters share a step. Local."""
+    delta: Tensor = torch.linalg.lstsq(AI, score[:, None], driver="gelsy").solution[:, 0]
+    return delta
 
 
 def has_converged(history: History, checks: tuple[bool, bool, bool], tolerances: tuple[float, float, float]) -> bool:
@@ -65,9 +62,9 @@ def progress_bar(number: int, max_iter: int) -> str:
 def progress_line(history: History, eta: float) -> str:
     """The last iteration in words."""
     number, last = len(history["theta"]), {key: values[-1] for key, values in history.items()}
-    change = float(last["loglik"] - history["loglik"][-2]) if number > 1 else math.nan
+    change = f" ({float(last['loglik'] - history['loglik'][-2]):+.3g})" if number > 1 else ""
     norms = {key: f"{float(last[key].norm()):.4g}" for key in ("score", "delta", "update")}
     return (
         f"iteration {number}: |score| {norms['score']}, |step| {norms['delta']}, eta {eta:g}, "
-        f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f} ({change:+.3g})\n"
+        f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f}{change}\n"
     )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
+from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
@@ -74,6 +75,24 @@ class Problem:
     jitter: float = 0.0
     probes: Probes | None = None
     workspace: Workspace | None = None
+
+    @classmethod
+    def of(
+        cls, covariance: Covariance, y: Tensor, X: Tensor, grid: ProcessGrid, layout: TileLayout, jitter: float = 0.0
+    ) -> Problem:
+        """From y (n,) and X (n, p) of any precision, checked. Local.
+
+        Raises:
+            InputError: for the wrong shape, values that are not finite, dependent columns of X.
+        """
+        n, device = covariance.size, grid.device
+        if y.shape != (n,) or X.ndim != 2 or X.shape[0] != n:
+            raise InputError(
+                f"y {tuple(y.shape)} and x {tuple(X.shape)} must have {n} rows, as V has; x must have two dimensions"
+            )
+        if not bool(torch.isfinite(y).all() and torch.isfinite(X).all()):
+            raise InputError("y and x must be finite")
+        return cls(covariance, y.double().to(device), Design.of(X.double().to(device)), grid, layout, jitter)
 
     def assembled(self, theta: Tensor, dtype: torch.dtype, progress: Progress) -> TiledSymmetric:
         """The tiles of V(θ) + jitter·I. Collective."""
