@@ -13,7 +13,16 @@ from scipy import stats
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, Grouping, Identity, Kernel
-from openreml_dist.covariance import Heterogeneous, IdentityMatrix, PedigreeMatrix, Scaled, Term, VarianceComponent
+from openreml_dist.covariance import (
+    HadamardProduct,
+    Heterogeneous,
+    IdentityMatrix,
+    PedigreeMatrix,
+    Scaled,
+    Term,
+    Unstructured,
+    VarianceComponent,
+)
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import diagonal, quadratic_forms
 from openreml_dist.reml import Effects, Predictor, cross, wald_test
@@ -67,6 +76,7 @@ def model(kind: str) -> Model:
         "nothing": [Identity(N)],
         "jitter": [one, Identity(N)],
         "on the bound": [one, other, Identity(N)],
+        "interaction": [HadamardProduct(Unstructured(2, "sex").selected(np.arange(N) % 2), one.K), Identity(N)],
     }
     whole = Covariance(terms[kind])
     theta = torch.linspace(0.4, 0.9, len(whole.parameters), dtype=torch.float64)
@@ -79,7 +89,7 @@ def model(kind: str) -> Model:
     return Model(whole, theta, records, targets, X, y, x_new, 0.05 if kind == "jitter" else 0.0)
 
 
-KINDS = ["one kernel", "two kernels", "plots", "two diagonals", "groups", "nothing", "jitter", "on the bound"]
+KINDS = ["one kernel", "two kernels", "plots", "two diagonals", "groups", "nothing", "jitter", "on the bound", "interaction"]
 
 
 def dense(covariance: Covariance, theta: Tensor) -> Iterator[Tensor]:
