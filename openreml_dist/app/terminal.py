@@ -149,11 +149,11 @@ def _estimates(rows: Sequence[Estimate]) -> Table:
 
 
 def _parameters(fit: FitResult) -> Table:
-    table = _table("parameter", "estimate", "SE")
+    table = _table("parameter", "estimate", "SE", "unit")
     for number, estimate in enumerate(fit.estimates):
         if number == len(fit.parameters):
             table.add_section()
-        table.add_row(Text(estimate.name), _six(estimate.value), _six(estimate.se))
+        table.add_row(Text(estimate.name), _six(estimate.value), _six(estimate.se), estimate.unit)
     return table
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from itertools import combinations
 
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance
+from openreml_dist.covariance import Covariance, Quantity
 from openreml_dist.reml import FitResult
 from openreml_dist.reml.result import Estimate, delta_method
-
-Functions = Callable[[Tensor], dict[str, Tensor]]
 
 
 def traits_of(covariance: Covariance, theta: Tensor) -> list[str]:
@@ -22,7 +19,7 @@ def traits_of(covariance: Covariance, theta: Tensor) -> list[str]:
     found = []
     for term in covariance.terms:
         pattern = re.compile(rf"{re.escape(term.name)}\.variance\[(.*)\]")
-        found.append([match[1] for name in covariance.summary(theta) if (match := pattern.fullmatch(name))])
+        found.append([match[1] for name, _ in covariance.summary(theta) if (match := pattern.fullmatch(name))])
     return found[0] if found[0] == found[1] else []
 
 
@@ -33,8 +30,8 @@ def trait_estimates(fit: FitResult, covariance: Covariance) -> list[Estimate]:
         return []
     genetic, residual = (term.name for term in covariance.terms)
 
-    def rows(theta: Tensor) -> dict[str, Tensor]:
-        values = covariance.summary(theta)
+    def rows(theta: Tensor) -> dict[Quantity, Tensor]:
+        values = {name: value for (name, _), value in covariance.summary(theta).items()}
         made: dict[str, Tensor] = {}
         for label, name in (("G", genetic), ("e", residual)):
             made |= {f"V({label})_tr{t}": values[f"{name}.variance[{trait}]"] for t, trait in enumerate(traits, 1)}
@@ -45,7 +42,8 @@ def trait_estimates(fit: FitResult, covariance: Covariance) -> list[Estimate]:
         made |= {f"V(G)/Vp_tr{t}": made[f"V(G)_tr{t}"] / made[f"Vp_tr{t}"] for t in numbers}
         for (a, one), (b, other) in combinations(enumerate(traits, 1), 2):
             made["rG" if len(traits) == 2 else f"rG_tr{a}{b}"] = values[f"{genetic}.correlation[{one},{other}]"]
-        return made
+        units = {"V": "variance", "C": "covariance", "r": "correlation"}
+        return {Quantity(n, "ratio" if "/" in n else units[n[0]]): value for n, value in made.items()}
 
     return list(delta_method(rows, fit.theta, fit.theta_covariance))
 

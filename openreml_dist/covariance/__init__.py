@@ -11,7 +11,7 @@ from openreml_dist.covariance.grouping import Grouping, SameLevel
 from openreml_dist.covariance.identity import Heterogeneous, Identity, IdentityMatrix, Weighted
 from openreml_dist.covariance.kernel import Kernel, KernelSource, StoredMatrix
 from openreml_dist.covariance.operators import HadamardProduct, KroneckerProduct, Scaled, Sum
-from openreml_dist.covariance.parameters import Log, Logit, Parameter, ParameterMap, Transform
+from openreml_dist.covariance.parameters import Log, Logit, Parameter, ParameterMap, Quantity, Transform
 from openreml_dist.covariance.pedigree import PedigreeMatrix
 from openreml_dist.covariance.propagation import CovariancePropagation
 from openreml_dist.covariance.small import DiagonalLevels, FactorAnalytic, SmallMatrix, Unstructured
@@ -58,6 +58,7 @@ __all__ = [
     "ParameterMap",
     "PedigreeMatrix",
     "Piece",
+    "Quantity",
     "SameLevel",
     "Samples",
     "ScalarMatrix",

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.parameters import ParameterMap, Transform
+from openreml_dist.covariance.parameters import ParameterMap, Quantity, Transform
 from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent, all_pairs
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
@@ -84,10 +84,12 @@ class Covariance:
         lower, upper = self.map.bounds()
         return torch.minimum(torch.maximum(self.map.theta(eta), lower), upper)
 
-    def summary(self, theta: Tensor) -> dict[str, Tensor]:
+    def summary(self, theta: Tensor) -> dict[Quantity, Tensor]:
         """What to report beside θ, by name: η where θ is transformed, correlations. Differentiable in θ (r,). Local."""
         eta = self.map.eta(theta)
-        plain = {p.name: eta[i] for i, p in enumerate(self.map.parameters) if not self.map.is_shown_by_theta(i)}
+        plain = {
+            Quantity(p.name, p.unit): eta[i] for i, p in enumerate(self.map.parameters) if not self.map.is_shown_by_theta(i)
+        }
         for term, place in zip(self.terms, self._places, strict=True):
             plain |= term.summary(eta[place])
         return plain

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.parameters import Parameter
+from openreml_dist.covariance.parameters import Parameter, Quantity
 from openreml_dist.covariance.term import (
     DiagonalTerm,
     Indices,
@@ -90,9 +90,9 @@ class Operator(Term):
             raise InputError(f"{type(self).__name__}: its operands have different sizes: {', '.join(map(str, sizes))}")
         self.size = sizes[0]
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """Those of the operands."""
-        return {name: value for operand, own in self._each(eta) for name, value in operand.summary(own).items()}
+        return {key: value for operand, own in self._each(eta) for key, value in operand.summary(own).items()}
 
 
 class Sum(Operator):
@@ -295,7 +295,7 @@ class Scaled(Operator):
         eta = V.start(torch.ones_like(squares), 1.0)
         return torch.cat([(share * squares.double().mean() / mean_diagonal(V, eta)).reshape(1), eta])
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of V."""
         return self.operands[0].summary(eta[1:])
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,6 +112,13 @@ class Logit(Transform):
 
 UNTRANSFORMED = Untransformed()
 NAMED_TRANSFORMS: dict[str, Transform] = {"identity": UNTRANSFORMED, "log": Log(), "logit": Logit()}
+
+
+class Quantity(NamedTuple):
+    """Name and unit of a number that is reported; units are those of ``Parameter``."""
+
+    name: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -216,6 +224,15 @@ class ParameterMap:
                 for parameter, k, value in zip(self.parameters, self.source, self.fixed, strict=True)
             ]
         )
+
+    def quantities(self) -> list[Quantity]:
+        """Names and units of θ (r,); of a transformed parameter such as ``log variance``. Local."""
+        shown = []
+        for k, name in enumerate(self.free):
+            parameter = self.parameters[self.source.index(k)]
+            scale = "" if parameter.transform == UNTRANSFORMED else f"{type(parameter.transform).__name__.lower()} "
+            shown.append(Quantity(name, scale + parameter.unit))
+        return shown
 
     def is_shown_by_theta(self, i: int) -> bool:
         """Whether η_i is a θ by its own name, so that it need not be reported twice."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from openreml_dist.covariance.blocks import BlockDiagonal
 from openreml_dist.covariance.operators import Joint, Operator
+from openreml_dist.covariance.parameters import Quantity
 from openreml_dist.covariance.term import Indices, Piece, Samples, Spans, Term, as_indices
 from openreml_dist.errors import InputError
 
@@ -73,7 +74,7 @@ class CovariancePropagation(Operator):
         """That of G."""
         return self._inner.start(squares, share)
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of G."""
         return self._inner.summary(eta)
 
@@ -133,7 +134,7 @@ class Congruence(Term):
         mean_squares = np.where(counts > 0, sums, 1.0) / np.maximum(counts, 1.0)
         return self.G.start(float(squares.mean()) / torch.tensor(mean_squares), share / effects_a_record)
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of G."""
         return self.G.summary(eta)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance.checks import samples_of
+from openreml_dist.covariance.parameters import Quantity
 from openreml_dist.covariance.term import Indices, Samples, Term, take
 
 
@@ -41,7 +42,7 @@ class Selected(Term):
         sums = torch.zeros_like(counts).index_add_(0, index, squares)
         return self.term.start(torch.where(counts > 0, sums / counts.clamp_min(1), squares.mean()), share)
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of V."""
         return self.term.summary(eta)
 

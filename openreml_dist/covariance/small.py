@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.parameters import Parameter
+from openreml_dist.covariance.parameters import Parameter, Quantity
 from openreml_dist.covariance.term import Samples, Term, as_indices
 from openreml_dist.errors import InputError
 
@@ -52,14 +52,17 @@ class SmallMatrix(Term):
         """∂G/∂η_k at levels."""
         return _at(self.slopes(eta), rows, columns, device)
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """Variances, covariances and correlations."""
         G = self.matrix(eta)
-        variances = {f"{self.name}.variance[{level}]": G[a, a] for a, level in enumerate(self.levels)}
         pairs = [(a, b) for a in range(self.size) for b in range(a)]
-        label = {(a, b): f"{self.levels[b]},{self.levels[a]}" for a, b in pairs}
-        covariances = {f"{self.name}.covariance[{label[a, b]}]": G[a, b] for a, b in pairs}
-        correlations = {f"{self.name}.correlation[{label[a, b]}]": G[a, b] / (G[a, a] * G[b, b]).sqrt() for a, b in pairs}
+
+        def quantity(unit: str, *levels: int) -> Quantity:
+            return Quantity(f"{self.name}.{unit}[{','.join(self.levels[a] for a in levels)}]", unit)
+
+        variances = {quantity("variance", a): G[a, a] for a in range(self.size)}
+        covariances = {quantity("covariance", b, a): G[a, b] for a, b in pairs}
+        correlations = {quantity("correlation", b, a): G[a, b] / (G[a, a] * G[b, b]).sqrt() for a, b in pairs}
         return variances | covariances | correlations
 
 
@@ -154,7 +157,7 @@ class DiagonalLevels(SmallMatrix):
         """A 1 on the diagonal."""
         return _diagonal_ones(eta)
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """Nothing beside the parameters."""
         return {}
 

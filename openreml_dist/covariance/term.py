@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.dense_view import DenseView
-from openreml_dist.covariance.parameters import Parameter
+from openreml_dist.covariance.parameters import Parameter, Quantity
 
 Indices = NDArray[np.int64]
 Samples = range | Indices
@@ -126,7 +126,7 @@ class Term(DenseView, ABC):
         """
         return torch.tensor([_start_of(parameter, share * float(squares.mean())) for parameter in self.parameters]).double()
 
-    def summary(self, eta: Tensor) -> dict[str, Tensor]:
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """What a reader wants to see beside η, by name, differentiable in η (m,): correlations, variances of a factorised G."""
         return {}
 

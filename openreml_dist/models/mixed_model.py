@@ -92,6 +92,9 @@ class MixedModel:
         needed |= dict.fromkeys(column for structure in structures.values() for column in structure.columns)
         records, dropped = _complete(records, list(needed), structures)
         report = [f"records: {len(records):,} analysed", *(f"left out: {n:,} records {why}" for why, n in dropped.items())]
+        gone = [trait for trait in traits if not (records[TRAIT] == trait).any()]
+        if gone:
+            raise InputError(f"traits: no record of {', '.join(gone)} has everything that the model uses")
         y, trait = response(formula, records)
         X, names = covariates(formula, records)
         if traits:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance
+from openreml_dist.covariance import Covariance, Quantity
 from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
 from openreml_dist.reml.trust import positive_definite
 
@@ -38,6 +38,7 @@ class Estimate:
     name: str
     value: float
     se: float | None
+    unit: str = "variance"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class FitResult:
         beta_covariance: (p, p).
         iterations: every accepted iterate, the start first.
         derived: functions of θ that the terms report: correlations, variances of a factorised matrix, untransformed values.
+        units: of θ, as ``covariance.Parameter`` has them; by default variances.
         is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
     """
 
@@ -73,6 +75,7 @@ class FitResult:
     iterations: tuple[Iteration, ...]
     derived: tuple[Estimate, ...] = ()
     is_linear: bool = True
+    units: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, outcome: Outcome, covariance: Covariance) -> FitResult:
@@ -93,6 +96,7 @@ class FitResult:
             outcome.iterations,
             delta_method(covariance.summary, step.theta, theta_covariance),
             covariance.is_linear,
+            tuple(quantity.unit for quantity in covariance.map.quantities()),
         )
 
     @property
@@ -109,7 +113,8 @@ class FitResult:
     def estimates(self) -> list[Estimate]:
         """θ with standard errors, then what the terms derive from it."""
         ses = self.standard_errors
-        own = [Estimate(name, float(self.theta[k]), _number(ses[k])) for k, name in enumerate(self.parameters)]
+        units = self.units or ("variance",) * len(ses)
+        own = [Estimate(name, float(self.theta[k]), _number(ses[k]), units[k]) for k, name in enumerate(self.parameters)]
         return [*own, *self.derived]
 
     @property
@@ -154,17 +159,17 @@ class FitResult:
 
 
 def delta_method(
-    functions: Callable[[Tensor], dict[str, Tensor]], theta: Tensor, theta_covariance: Tensor
+    functions: Callable[[Tensor], dict[Quantity, Tensor]], theta: Tensor, theta_covariance: Tensor
 ) -> tuple[Estimate, ...]:
-    """Values of differentiable functions of θ (r,), by name, with their standard errors. Local."""
+    """Values of differentiable functions of θ (r,) with their standard errors. Local."""
     values = functions(theta)
     if not values:
         return ()
-    gradients = torch.func.jacrev(functions)(theta)
-    ses = {name: _se(gradient, theta_covariance) for name, gradient in gradients.items()}
+    gradients = torch.func.jacrev(lambda point: torch.stack([*functions(point).values()]))(theta)
+    ses = [_se(gradient, theta_covariance) for gradient in gradients]
     return tuple(
-        Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None)
-        for (name, value), se in zip(values.items(), ses.values(), strict=True)
+        Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None, unit)
+        for ((name, unit), value), se in zip(values.items(), ses, strict=True)
     )
 
 

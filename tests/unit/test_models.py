@@ -221,10 +221,27 @@ def test_what_cannot_be_used_is_named(number: int) -> None:
         make()
 
 
+def test_a_trait_without_a_record_is_named() -> None:
+    data = table().assign(z=np.nan)
+    with pytest.raises(InputError, match="no record of z has everything"):
+        MixedModel.from_dataframe(data, "1", {"g": Unstructured("trait") * Group("id")}, traits=["y", "z"])
+
+
 def test_a_record_without_anything_is_no_model() -> None:
     data = table().assign(y=np.nan)
     with pytest.raises(InputError, match="24 have no value of y"):
         MixedModel.from_dataframe(data, "y ~ 1", {"g": Group("plot")})
+
+
+def test_every_estimate_has_a_unit() -> None:
+    terms = {"field": AR1("row") * AR1("column"), "g": Unstructured("block") * Group("row")}
+    model = MixedModel.from_dataframe(table(), "y ~ 1", terms, transform={"field": "log"})
+    theta = torch.tensor([0.1, 0.2, 0.3, 1.0, 0.1, 1.0, 0.2, 0.3, 1.0, 0.5], dtype=torch.float64)
+    shown = [*model.covariance.map.quantities(), *model.covariance.summary(theta)]
+    units = dict(shown)
+    assert units["field.row.correlation"] == units["g.correlation[a,b]"] == "correlation"
+    assert (units["g.L[b,a]"], units["g.covariance[a,b]"], units["residual"]) == ("loading", "covariance", "variance")
+    assert [unit for name, unit in shown if name == "field"] == ["log variance", "variance"]
 
 
 def test_whole_numbers_read_as_floats_are_the_same_labels() -> None:
