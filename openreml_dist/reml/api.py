@@ -28,7 +28,9 @@ from openreml_dist.reml.start import choose_start, haseman_elston, residuals
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
 from openreml_dist.tiled import Workspace
 
-SMALLEST_RESIDUAL = 1e-6  # share of the phenotypic variance at which the bound of an identity term lies: V must stay invertible
+# Share of the phenotypic variance at which the bound of an identity term lies, since V must stay invertible, and the square of
+# that of a diagonal loading, since ∂(LLᵀ)/∂L_aa is zero at L_aa = 0, whether it is the optimum or not.
+SMALLEST_RESIDUAL = 1e-6
 
 History = dict[str, list[Tensor]]
 
@@ -292,6 +294,8 @@ class REML:
         smallest = SMALLEST_RESIDUAL * float(residuals(problem).var())
         independent = {p.name for t in self.covariance.terms if isinstance(t, Identity | Heterogeneous) for p in t.parameters}
         for parameter, k in zip(self.covariance.map.parameters, self.covariance.map.source, strict=True):
+            if k >= 0 and parameter.unit == "loading" and lower[k] == 0:
+                lower[k] = smallest**0.5
             if k < 0 or parameter.unit != "variance" or lower[k] == -math.inf:
                 continue
             if not constrain:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
-from openreml_dist.reml.trust import positive_definite
+from openreml_dist.reml.trust import NO_INFORMATION, positive_definite
 
+NO_ERROR = 1e-6  # standard error over value, of a function of parameters that are fixed or on their bounds
 SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
 LEAST_PART = 0.1  # of a parameter in a direction of unit length
 
@@ -113,10 +114,16 @@ class FitResult:
 
     @property
     def confounded(self) -> tuple[str, ...]:
-        """Names of parameters that the data cannot tell apart: the information of a combination of them is zero."""
-        free = torch.nonzero(~self.at_bound).flatten()
-        AI = self.iterations[-1].step.AI[free][:, free] if self.iterations else torch.eye(0, dtype=torch.float64)
-        return tuple(self.parameters[int(free[k])] for k in singular_directions(AI))
+        """Names of parameters that the data cannot tell apart, from each other or from fixed effects.
+
+        The information of a combination of them is zero, or that of one of them is at every iterate: AI_kk θ_k² ≈ 0.
+        """
+        if not self.iterations:
+            return ()
+        steps = [iteration.step for iteration in self.iterations]
+        strength = torch.stack([step.AI.diagonal() * step.theta.square() for step in steps]).amax(dim=0)
+        unknown = {*singular_directions(steps[-1].AI), *torch.nonzero(strength < NO_INFORMATION).flatten().tolist()}
+        return tuple(self.parameters[k] for k in sorted(unknown))
 
     @property
     def beta_se(self) -> Tensor:
@@ -160,7 +167,11 @@ def delta_method(
     if not values:
         return ()
     gradients = torch.func.jacrev(functions)(theta)
-    return tuple(Estimate(name, float(value), _se(gradients[name], theta_covariance)) for name, value in values.items())
+    ses = {name: _se(gradient, theta_covariance) for name, gradient in gradients.items()}
+    return tuple(
+        Estimate(name, float(value), None if (ses[name] or 0.0) <= NO_ERROR * abs(float(value)) else ses[name])
+        for name, value in values.items()
+    )
 
 
 def singular_directions(AI: Tensor) -> list[int]:
