@@ -2,6 +2,8 @@
 
     python benchmarks/ai_step.py --sizes 1000 2000 4000 --threads 2 --repeats 3
 
+And the same step of ours on 2 ranks of one thread against 1 rank of two, in turn, after one that is not counted.
+
 The model has K = 3 kernels and an identity, float64. Both programs hold the kernels as arrays; ours reads its tiles from them.
 Written to ``benchmarks/results/ai_step.json`` and ``ai_step.md`` (Linux): median seconds, the ratio pair by pair, and the
 peak of resident memory above what the process held once imports, kernels and a warm-up step on 64 samples were done.
@@ -48,6 +50,28 @@ def ours(n: int):
     terms = [Kernel.from_array(K, f"g{k}") for k, K in enumerate(kernels)]
     reml = REML(Covariance([*terms, Identity(n)]), jitter=1e-6)
     return lambda: reml.ai_step(y, X, theta)
+
+
+def ours_on_ranks(rank: int, ranks: int, threads: int, n: int, folder: str, answers) -> None:
+    """One rank: the seconds of a step after one that is not counted."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(threads)
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    step = ours(n)
+    step()
+    if ranks > 1:
+        dist.barrier()
+    begun = time.perf_counter()
+    step()
+    if ranks > 1:
+        dist.barrier()
+    if rank == 0:
+        answers.put(time.perf_counter() - begun)
+    if ranks > 1:
+        dist.destroy_process_group()
 
 
 def peer(n: int):
@@ -105,6 +129,18 @@ def child(program: str, n: int, threads: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def on_ranks(n: int, repeats: int) -> dict:
+    """Median seconds on 1 rank x 2 threads and on 2 ranks x 1 thread, and their ratio pair by pair."""
+    from linalg import in_processes
+
+    pairs = [(in_processes(ours_on_ranks, 1, 2, n), in_processes(ours_on_ranks, 2, 1, n)) for _ in range(repeats)]
+    return {
+        "one_rank_seconds": statistics.median(one for one, _ in pairs),
+        "two_ranks_seconds": statistics.median(two for _, two in pairs),
+        "two_ranks_over_one": statistics.median(two / one for one, two in pairs),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000])
@@ -119,7 +155,7 @@ def main() -> None:
     rows = []
     for n in arguments.sizes:
         runs = [(child("ours", n, arguments.threads), child("peer", n, arguments.threads)) for _ in range(arguments.repeats)]
-        row = summary(n, runs)
+        row = summary(n, runs) | on_ranks(n, arguments.repeats)
         rows.append(row)
         print(json.dumps(row), flush=True)
     RESULTS.mkdir(exist_ok=True)
@@ -162,6 +198,16 @@ def table(rows: list[dict], threads: int, repeats: int) -> str:
             f"| {row['ours_gb']:.3f} | {row['peer_gb']:.3f} | {row['ours_gb'] / row['peer_gb']:.2f} "
             f"| {row['largest_relative_difference_of_scores']:.0e} |"
         )
+    lines += [
+        "",
+        "The second of two steps of ours:",
+        "",
+        "| n | 1 rank x 2 threads, s | 2 ranks x 1 thread, s | over 1 x 2 |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        one, two = row["one_rank_seconds"], row["two_ranks_seconds"]
+        lines.append(f"| {row['n']:,} | {one:.3f} | {two:.3f} | {row['two_ranks_over_one']:.2f} |")
     return "\n".join(lines) + "\n"
 
 

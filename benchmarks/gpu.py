@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from openreml_dist.covariance import Covariance, FeatureKernel, Identity
 from openreml_dist.grid import Counters, ProcessGrid, no_progress

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from openreml_dist.covariance import Covariance, Grouping, Identity, Kernel
+    from openreml_dist.models import MixedModel
     from openreml_dist.reml import REML, FitResult
 
 __version__ = "0.1.0"
-__all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel"]
+__all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel", "MixedModel"]
+_HOMES = {"REML": "reml", "FitResult": "reml", "MixedModel": "models"}
 
 
 def __getattr__(name: str) -> object:
     """Import torch only when the solver is used: preparation programs start without it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "openreml_dist.reml" if name in ("REML", "FitResult") else "openreml_dist.covariance"
-    return getattr(import_module(home), name)
+    home = _HOMES.get(name, "covariance")
+    return getattr(import_module(f"openreml_dist.{home}"), name)

@@ -77,19 +77,34 @@ class GrmConfig:
 class DataConfig:
     """What ``openreml-fit`` reads."""
 
-    grm: Any = MISSING  # one GRM store or a list of them
-    pheno: str = MISSING
-    pheno_column: Any = 1  # number (1 is the first after FID IID) or name
+    grm: Any = None  # one GRM store or a list of them
+    pheno: Optional[str] = None
+    pheno_column: Any = 1  # number (1 is the first after FID IID) or name; a list of them for a model of several traits
     qcovar: Optional[str] = None
     covar: Optional[str] = None
+    table: Optional[str] = None  # records with a header, for the models that name columns; instead of pheno
+    pedigree: Optional[str] = None  # table of animals with their parents; None takes the columns of the records
 
 
 @dataclass
 class ModelConfig:
-    """The mixed model: y = Xβ + Σ g_k + e with g_k ~ N(0, σ_k² A_k)."""
+    """The mixed model: y = Xβ + Σ g_k + e with g_k ~ N(0, σ_k² A_k), or what ``random`` and ``residual`` say."""
 
     name: str = "greml"
     prevalence: Optional[float] = None  # of the disease in the population: adds the liability scale to the .hsq file
+    columns: dict[str, str] = field(default_factory=dict)  # names of columns that the model file refers to
+    fixed: Optional[str] = None  # formula: response ~ 1 + covariate + C(factor); None takes all covariate tables
+    traits: list[str] = field(default_factory=list)  # columns of the responses of a model of several traits
+    random: dict[str, str] = field(default_factory=dict)  # random terms by name: group(plot), unstructured(trait) * genomic(id)
+    residual: Optional[str] = None  # None is independent(), with several traits heterogeneous(trait)
+    fix: dict[str, float] = field(default_factory=dict)  # values of parameters that are not estimated
+    share: list[list[str]] = field(default_factory=list)  # groups of parameters that have one value
+    transform: dict[str, str] = field(default_factory=dict)  # log, logit: the scale on which the solver moves a parameter
+
+    @property
+    def is_of_records(self) -> bool:
+        """Whether its terms are written over the columns of a table."""
+        return bool(self.random) or self.residual is not None
 
 
 @dataclass
@@ -147,6 +162,18 @@ class PlanConfig:
 
 
 @dataclass
+class OutputConfig:
+    """What ``openreml-fit`` writes beside the estimates."""
+
+    blup: bool = False  # random effects of every term at the records: result.indi.blp, and a table
+    pev: bool = False  # ... with prediction error variances and reliabilities
+    format: str = "tsv"  # of the table: tsv, or parquet (needs the extra `parquet`)
+    fixed_tests: bool = False  # a Wald test of each covariate
+    fixed_in_hsq: bool = False  # GCTA's block of fixed effects at the end of result.hsq
+    snp_effects: Optional[str] = None  # genotype store that the GRMs were made from: effects of its SNPs, result.snp.blp
+
+
+@dataclass
 class FitConfig:
     """``openreml-fit``: variance components by REML."""
 
@@ -155,5 +182,6 @@ class FitConfig:
     solver: SolverConfig = field(default_factory=SolverConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
     run_dir: Optional[str] = None  # None is runs/<time>, decided by rank 0
     overwrite: bool = False

@@ -6,6 +6,7 @@ needs no device memory.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from openreml_dist.errors import OpenREMLError, RankLostError
+from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 from openreml_dist.layout import GridShape
 
 T = TypeVar("T")
@@ -54,6 +55,20 @@ class Transfer:
         if self.work is not None:
             with _lost_ranks_named():
                 self.work.wait()
+
+
+@dataclass(frozen=True)
+class Sum(Transfer):
+    """A sum that is under way; where it goes, ``wait`` leaves it in ``values``, of which ``parts`` are the others' summands."""
+
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    parts: tuple[Tensor, ...] = ()
+
+    def wait(self) -> None:
+        """Wait for the summands and add them up."""
+        super().wait()
+        for part in self.parts:
+            self.values.add_(part)
 
 
 @dataclass
@@ -92,9 +107,11 @@ class ProcessGrid:
         would hang.
 
         Raises:
-            ConfigError: if rows x columns is not the number of ranks.
+            ConfigError: if rows x columns is not the number of ranks, or if torchrun started ranks that have no process group
+                (each would do all the work).
         """
         if not dist.is_initialized():
+            _refuse_unconnected_ranks()
             GridShape.choose(1, rows, columns)
             return cls.single(device)
         from torch.distributed.device_mesh import init_device_mesh
@@ -157,6 +174,30 @@ class ProcessGrid:
     def sum_in_column_(self, values: Tensor) -> Tensor:
         """Sum over the grid column, in place. Collective over the grid column."""
         return self._reduce_(values, self.column_group)
+
+    def sum_in_row_to_(self, values: Tensor, column: int) -> Transfer:
+        """Begin to sum over the grid row, on the rank at ``column`` in place. Collective over the grid row."""
+        return self._sum_to_(values, self.shape.rank(self.row, column), self.row_group)
+
+    def sum_in_column_to_(self, values: Tensor, row: int) -> Transfer:
+        """Begin to sum over the grid column, on the rank at ``row`` in place. Collective over the grid column."""
+        return self._sum_to_(values, self.shape.rank(row, self.column), self.column_group)
+
+    def _sum_to_(self, values: Tensor, rank: int, group: dist.ProcessGroup | None) -> Transfer:
+        """Every summand goes straight to the rank that adds: few small ones, for which a ring is all latency."""
+        if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
+            return Transfer()
+        assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
+        here = rank == self.rank
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))] if here else None
+        with _lost_ranks_named():
+            work = dist.gather(values, parts, dst=rank, group=group, async_op=True)
+        if parts is None:
+            return Transfer(work)
+        del parts[dist.get_group_rank(group, rank)]
+        for part in parts:
+            self._count(part)
+        return Sum(work, values, tuple(parts))
 
     def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> Transfer:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
@@ -234,6 +275,15 @@ class ProcessGrid:
         shared = self.share(_portable(failure, doing, first) if self.rank == first else None, first)
         assert shared is not None
         raise shared from failure
+
+
+def _refuse_unconnected_ranks() -> None:
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if dist.is_torchelastic_launched() else 1
+    if ranks > 1:
+        raise ConfigError(
+            f"torchrun started {ranks} ranks, but they are not connected: call torch.distributed.init_process_group first, "
+            "or give grid=ProcessGrid.single() for work of one rank alone"
+        )
 
 
 def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:

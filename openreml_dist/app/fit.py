@@ -32,10 +32,12 @@ def fit(settings: FitConfig) -> int:
         The exit code of the status: 0 converged, 3 not.
     """
     from openreml_dist.app.model import check_settings
+    from openreml_dist.app.predictions import check_output
     from openreml_dist.app.terminal import Terminal
     from openreml_dist.grid import out_of_memory_named
 
     check_settings(settings)
+    check_output(settings.output)
     placement = launch.find_placement(settings.launcher.name)
     terminal = Terminal(placement.rank)
     grid = launch.connect(placement, settings.launcher, settings.grid)
@@ -65,7 +67,9 @@ def _fit(run: Run, launcher: str) -> int:
     from openreml_dist.app.forecast import forecast
     from openreml_dist.app.lrt import likelihood_ratio_tests
     from openreml_dist.app.model import planned_model, read_model, starting_point, traces_settings
-    from openreml_dist.app.results import profile_of_rank, write_results
+    from openreml_dist.app.predictions import Outputs
+    from openreml_dist.app.results import HSQ, profile_of_rank, write_results
+    from openreml_dist.app.traits import trait_estimates
     from openreml_dist.reml import Stopping
 
     log_to_file(run.directory, run.grid.rank)
@@ -74,7 +78,8 @@ def _fit(run: Run, launcher: str) -> int:
     run.terminal.say(_first_line(run, launcher))
     LOGGER.info(_first_line(run, launcher))
 
-    inputs, covariance = read_model(run.settings, run.grid)
+    analysis = read_model(run.settings, run.grid)
+    inputs, covariance = analysis.inputs, analysis.covariance
     run.timings["read"] = time.perf_counter() - ready
     run.terminal.say(*inputs.report)
 
@@ -82,7 +87,9 @@ def _fit(run: Run, launcher: str) -> int:
     solver = run.settings.solver
     reml = run.reml(covariance)
     run.terminal.say(_model_line(reml, X.shape[1]))
-    run.terminal.say(*forecast(run, reml.layout, planned_model(solver, covariance, X.shape[1])))
+    outputs = Outputs.prepare(run, inputs, covariance)
+    planned = outputs.planned(planned_model(solver, analysis))
+    run.terminal.say(*forecast(run, reml.layout, planned), *outputs.notes)
     result = reml.fit(
         y,
         X,
@@ -98,12 +105,17 @@ def _fit(run: Run, launcher: str) -> int:
 
     tests = likelihood_ratio_tests(run, covariance, result, y, X)
     run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
+    traits = trait_estimates(result, covariance)
+    written = outputs.write(reml, result, y, X)
+    run.timings["predictions"] = time.perf_counter() - ready - run.timings["fit"] - run.timings["tests"]
     profile = run.grid.gather(profile_of_rank(run.grid))
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
-            write_results(run, inputs, result, tests, profile)
-    run.terminal.result(result, inputs.fixed_names, tests)
-    files = ", ".join(str(run.directory / name) for name in (RESULT, "result.hsq", "convergence.png"))
+            write_results(run, inputs, result, tests, traits, profile)
+    run.terminal.result(result, inputs.fixed_names, tests, traits)
+    run.terminal.show(*outputs.tables)
+    names = (RESULT, HSQ, "convergence.png", *written)
+    files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())
     run.terminal.say("", f"{result.status}: {files}")
     return result.status.exit_code
 
@@ -121,9 +133,15 @@ def _first_line(run: Run, launcher: str) -> str:
 
 def _model_line(reml: REML, num_fixed: int) -> str:
     return (
-        f"model: {' + '.join(reml.covariance.parameters)}; {reml.layout.size:,} samples, {num_fixed} fixed effects; "
+        f"model: {' + '.join(_term_names(reml))}; {reml.layout.size:,} samples, {num_fixed} fixed effects; "
         f"tiles of {reml.layout.tile_size}"
     )
+
+
+def _term_names(reml: REML) -> list[str]:
+    """Terms, with the number of their parameters where there are several."""
+    counts = [(term.name, len(term.parameters)) for term in reml.covariance.terms]
+    return [name if count == 1 else f"{name} ({count} parameters)" for name, count in counts]
 
 
 def _record(run: Run, iteration: Iteration, parameters: tuple[str, ...]) -> None:

@@ -7,14 +7,20 @@ from torch import Tensor
 from openreml_dist.app.model import traces_settings
 from openreml_dist.app.report import Tests
 from openreml_dist.app.run import Run
-from openreml_dist.covariance import Covariance
+from openreml_dist.covariance import Covariance, Identity
 from openreml_dist.reml import FitResult, Stopping, null_log_likelihood
 
 SMALLEST_START = 0.01  # share of the variance that a component restarts from, if it was less
 
 
-def likelihood_ratio_tests(run: Run, covariance: Covariance, fit: FitResult, y: Tensor, X: Tensor) -> Tests:
-    """All tests that the settings ask for. Collective: a refit with several genetic terms, else closed forms."""
+def likelihood_ratio_tests(run: Run, covariance: Covariance, fit: FitResult, y: Tensor, X: Tensor) -> Tests | None:
+    """All tests that the settings ask for. Collective: a refit with several random terms, else closed forms.
+
+    None unless V is a sum of variance components with independent residuals: leaving out what has correlations is no test of
+    one variance.
+    """
+    if not covariance.is_linear or not isinstance(covariance.terms[-1], Identity) or len(covariance.terms) == 1:
+        return None
     null = null_log_likelihood(y, X)
     reduced = None
     if run.settings.solver.lrt:

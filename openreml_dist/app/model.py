@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from openreml_dist.app.grms import component_names, grm_paths
+from openreml_dist.app.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
 from openreml_dist.app.samples import Inputs, read_inputs
-from openreml_dist.config import DataConfig, FitConfig, SolverConfig
+from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
@@ -18,6 +20,7 @@ from openreml_dist.plan.memory import Model
 from openreml_dist.reml.evaluation import METHODS
 from openreml_dist.store.grm import open_grm
 
+GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
 AUTO_PROBES, HUTCHINSON_PROBES = 64, 128  # by default; the latter leave a Monte-Carlo error of about a tenth of an SE
 
 
@@ -30,7 +33,12 @@ def check_settings(settings: FitConfig) -> None:
     model, solver, launcher = settings.model, settings.solver, settings.launcher
     prevalence = model.prevalence
     rules = [
-        ("model.name", model.name, model.name == "greml", "greml, the only model so far"),
+        (
+            "model.name",
+            model.name,
+            model.is_of_records or model.name in GREML,
+            f"{' or '.join(GREML)}, nor a model with random terms of its own (see conf/model)",
+        ),
         ("model.prevalence", prevalence, prevalence is None or 0 < prevalence < 1, "a proportion between 0 and 1"),
         ("solver.max_iter", solver.max_iter, solver.max_iter >= 0, "a number of iterations"),
         (
@@ -50,54 +58,63 @@ def check_settings(settings: FitConfig) -> None:
     for name, value, holds, wanted in rules:
         if not holds:
             raise ConfigError(f"{name}: {value!r} is not {wanted}")
+    if model.is_of_records:
+        check_record_settings(settings)
+        return
     grm_paths(settings.data)
+    if settings.data.pheno is None:
+        raise ConfigError(f"data.pheno is needed: model {model.name} reads phenotypes from a table with FID and IID")
+    if settings.data.table is not None:
+        raise ConfigError(f"data.table is for models that name its columns, not for {model.name}; see conf/model")
 
 
-def grm_paths(data: DataConfig) -> list[str]:
-    """``data.grm`` as a list.
+@dataclass(frozen=True)
+class Analysis:
+    """What a fit needs: data, V(θ), and the chunks of the stores that it reads (1 without)."""
 
-    Raises:
-        ConfigError: if it names no store.
-    """
-    paths = [data.grm] if isinstance(data.grm, str) else data.grm
-    if not isinstance(paths, list) or not paths:
-        raise ConfigError(f"data.grm: {data.grm!r} is not a GRM store or a list of them")
-    return [str(path) for path in paths]
+    inputs: Inputs
+    covariance: Covariance
+    chunk_size: int
 
 
-def read_model(settings: FitConfig, grid: ProcessGrid) -> tuple[Inputs, Covariance]:
+def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     """Open the GRMs on every rank, read the tables on rank 0, and describe V(θ). Collective; any failure is everyone's.
 
     Raises:
         InputError, ConfigError: for whatever cannot be used, before any matrix is read.
     """
     with grid.together("opening the GRMs"):
-        paths = grm_paths(settings.data)
-        names = component_names(paths)
-        stores = [open_grm(path) for path in paths]
+        paths = [] if settings.data.grm is None else grm_paths(settings.data)
+        stores = dict(zip(component_names(paths), map(open_grm, paths), strict=True))
+    cache_bytes = int(settings.solver.kernel_cache_gb * 1e9 / max(1, len(stores)))
+    if settings.model.is_of_records:
+        return _read_record_model(settings, grid, {name: (store, cache_bytes) for name, store in stores.items()})
+    chunk_size = max(store.chunk_size for store in stores.values())
     with grid.together("reading the inputs"):
-        read = read_inputs(settings.data, stores) if grid.is_root else None
+        read = read_inputs(settings.data, list(stores.values())) if grid.is_root else None
     inputs = grid.share(read)
     assert inputs is not None
     with grid.together("checking the model"):
         if settings.model.prevalence is not None and not inputs.case_control:
             raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
-    cache_bytes = int(settings.solver.kernel_cache_gb * 1e9 / len(stores))
-    kernels = [Kernel(store, rows, name, cache_bytes) for store, rows, name in zip(stores, inputs.grm_rows, names, strict=True)]
-    return inputs, Covariance([*kernels, Identity(len(inputs.y))])
+    kernels = [
+        Kernel(store, rows, name, cache_bytes) for (name, store), rows in zip(stores.items(), inputs.grm_rows, strict=True)
+    ]
+    return Analysis(inputs, Covariance([*kernels, Identity(len(inputs.y))]), chunk_size)
 
 
-def component_names(paths: list[str]) -> list[str]:
-    """Names of the genetic components: those of their stores.
-
-    Raises:
-        ConfigError: for the same name twice.
-    """
-    names = [Path(path.rstrip("/")).name.removesuffix(".zarr").removesuffix(".grm") for path in paths]
-    twice = {name for name in names if names.count(name) > 1 or name == "residual"}
-    if twice:
-        raise ConfigError(f"data.grm: components are named after their stores, which must differ: {', '.join(sorted(twice))}")
-    return names
+def _read_record_model(settings: FitConfig, grid: ProcessGrid, grms: Grms) -> Analysis:
+    """Tables on rank 0; every rank makes the same model of them. Collective."""
+    with grid.together("reading the tables"):
+        tables = read_tables(settings, grms) if grid.is_root else None
+    tables = grid.share(tables)
+    assert tables is not None
+    with grid.together("describing the model"):
+        if settings.model.prevalence is not None:
+            raise ConfigError(f"model.prevalence is for greml, not for {settings.model.name}")
+        model = mixed_model(settings, tables, grms)
+    chunk_size = max((store.chunk_size for store, _ in grms.values()), default=1)
+    return Analysis(inputs_of(model, settings), model.covariance, chunk_size)
 
 
 def traces_settings(solver: SolverConfig) -> dict[str, Any]:
@@ -106,16 +123,17 @@ def traces_settings(solver: SolverConfig) -> dict[str, Any]:
     return {"traces": solver.traces, "num_probes": num_probes, "seed": solver.seed}
 
 
-def planned_model(solver: SolverConfig, covariance: Covariance, num_fixed: int) -> Model:
+def planned_model(solver: SolverConfig, analysis: Analysis) -> Model:
     """The model as the planner sees it."""
-    kernels = [term for term in covariance.terms if isinstance(term, Kernel)]
+    covariance = analysis.covariance
+    num_kernels = sum(term.is_stored for term in covariance.terms)
     return Model(
-        num_kernels=len(kernels),
-        num_generated=len(covariance.terms) - len(kernels),
-        num_fixed=num_fixed,
-        num_probes=0 if solver.traces == "exact" else traces_settings(solver)["num_probes"],
+        num_kernels=num_kernels,
+        num_generated=len(covariance.parameters) - num_kernels,
+        num_fixed=analysis.inputs.X.shape[1],
+        num_probes=0 if solver.traces == "exact" or not covariance.is_linear else traces_settings(solver)["num_probes"],
         number_bytes=4 if solver.traces == "hutchinson" else 8,
-        chunk_size=max(kernel.K.chunk_size for kernel in kernels),
+        chunk_size=analysis.chunk_size,
         cache_bytes=1e9 * solver.kernel_cache_gb,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from openreml_dist.reml import FitResult
-from openreml_dist.reml.result import VarianceEstimate
 from openreml_dist.store.files import written_aside
 
 DODGE = 0.02  # share of the axis between the intervals of two components
@@ -22,17 +21,18 @@ def plot_convergence(fit: FitResult, trait: str, path: Path) -> None:
     left.plot(numbers, [iteration.step.loglik for iteration in fit.iterations], "o-", color="black")
     left.set(xlabel="iteration", ylabel="logL", title=f"{trait}: {fit.status}, logL = {fit.loglik:.3f}")
     left.ticklabel_format(useOffset=False)
-    for k, component in enumerate(fit.components):
-        (line,) = right.plot(numbers, [float(i.step.theta[k]) for i in fit.iterations], "o-", label=_label(component))
-        if component.se is not None:
+    for k, (estimate, label) in enumerate(zip(fit.estimates, _labels(fit), strict=False)):
+        (line,) = right.plot(numbers, [float(i.step.theta[k]) for i in fit.iterations], "o-", label=label)
+        if estimate.se is not None:
             right.errorbar(
                 numbers[-1] + DODGE * (k + 1) * max(1, numbers[-1]),
-                component.variance,
-                yerr=1.96 * component.se,
+                estimate.value,
+                yerr=1.96 * estimate.se,
                 color=line.get_color(),
                 capsize=4,
             )
-    right.set(xlabel="iteration", ylabel="variance", title="components, 95 % interval at the end")
+    shown = ("variance", "components") if fit.is_linear else ("estimate", "parameters")
+    right.set(xlabel="iteration", ylabel=shown[0], title=f"{shown[1]}, 95 % interval at the end")
     right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
     right.axhline(0.0, color="lightgrey", linewidth=1, zorder=0)
     right.legend(frameon=False)
@@ -43,7 +43,9 @@ def plot_convergence(fit: FitResult, trait: str, path: Path) -> None:
         figure.savefig(aside, format="png", dpi=120)
 
 
-def _label(component: VarianceEstimate) -> str:
-    """Name and share of the phenotypic variance with its standard error."""
-    se = "" if component.proportion_se is None else f" ± {component.proportion_se:.3f}"
-    return f"{component.name}, {component.proportion:.3f}{se} of Vp"
+def _labels(fit: FitResult) -> list[str]:
+    """Names of θ; of variances that add up, with their share of the phenotypic variance and its standard error."""
+    if not fit.is_linear:
+        return list(fit.parameters)
+    errors = ["" if c.proportion_se is None else f" ± {c.proportion_se:.3f}" for c in fit.components]
+    return [f"{c.name}, {c.proportion:.3f}{error} of Vp" for c, error in zip(fit.components, errors, strict=True)]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from openreml_dist.reml import FitResult, Iteration
+from openreml_dist.reml.wald import chi2_tail
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,7 @@ class Tests:
         return cls(loglik_null, lrt, pvalue, note, loglik_reduced)
 
 
-def chi2_tail(x: float, df: int) -> float:
-    """P(χ²_df > x); χ²₀ is 0."""
-    if df == 0:
-        return 0.0 if x > 0 else 1.0
-    return float(torch.special.gammaincc(torch.tensor(df / 2, dtype=torch.float64), torch.tensor(x / 2, dtype=torch.float64)))
-
-
-def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests, num_samples: int) -> dict[str, Any]:
+def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, num_samples: int) -> dict[str, Any]:
     """The estimates as plain numbers; None where there is no standard error."""
     beta_se = fit.beta_se.tolist()
     return {
@@ -60,10 +54,11 @@ def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests, num_
         "num_fixed_effects": len(fixed_names),
         "num_iterations": fit.num_iterations,
         "loglik": fit.loglik,
-        **asdict(tests),
-        "components": [asdict(component) for component in fit.components],
-        "phenotypic_variance": fit.total[0],
-        "phenotypic_variance_se": fit.total[1],
+        **({} if tests is None else asdict(tests)),
+        **_variance_components(fit),
+        "estimates": [asdict(estimate) for estimate in fit.estimates],
+        "parameters": list(fit.parameters),
+        "confounded": list(fit.confounded),
         "theta_covariance": fit.theta_covariance.tolist(),
         "monte_carlo_se": fit.monte_carlo_se.tolist(),
         "fixed_effects": [
@@ -72,6 +67,17 @@ def result_json(fit: FitResult, fixed_names: tuple[str, ...], tests: Tests, num_
         ],
         "fixed_effects_covariance": fit.beta_covariance.tolist(),
         "history": [step_record(iteration, fit.parameters) for iteration in fit.iterations],
+    }
+
+
+def _variance_components(fit: FitResult) -> dict[str, Any]:
+    """Variances with their proportions, where they add up."""
+    if not fit.is_linear:
+        return {}
+    return {
+        "components": [asdict(component) for component in fit.components],
+        "phenotypic_variance": fit.total[0],
+        "phenotypic_variance_se": fit.total[1],
     }
 
 

@@ -12,16 +12,20 @@ from resource import RUSAGE_SELF, getrusage
 from omegaconf import OmegaConf
 
 from openreml_dist.app import report
-from openreml_dist.app.model import grm_paths
+from openreml_dist.app.grms import grm_paths
 from openreml_dist.app.plot import plot_convergence
+from openreml_dist.app.prediction_files import fixed_effects_block
 from openreml_dist.app.run import Run
 from openreml_dist.app.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.samples import Inputs
+from openreml_dist.app.traits import traits_hsq
 from openreml_dist.config import DataConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml import FitResult
+from openreml_dist.reml.result import Estimate
 from openreml_dist.store.grm import open_grm
 
+HSQ = "result.hsq"
 CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
 defaults:
 - fit_schema
@@ -31,16 +35,28 @@ defaults:
 """
 
 
-def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests, profile: list[dict[str, int]]) -> None:
+def write_results(
+    run: Run,
+    inputs: Inputs,
+    fit: FitResult,
+    tests: report.Tests | None,
+    traits: list[Estimate],
+    profile: list[dict[str, int]],
+) -> None:
     """config.yaml, result.hsq, convergence.png and, last, result.json, which says that the run is finished. Local: rank 0."""
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
     liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
+    fixed = fixed_effects_block(fit) if run.settings.output.fixed_in_hsq else ""
     write_text(run.directory / "config.yaml", CONFIG_HEAD + OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
-    write_text(run.directory / "result.hsq", report.hsq(fit, tests, n, liability))
+    if tests is not None:
+        write_text(run.directory / HSQ, report.hsq(fit, tests, n, liability) + fixed)
+    elif traits:
+        write_text(run.directory / HSQ, traits_hsq(fit, traits, n) + fixed)
     plot_convergence(fit, inputs.trait, run.directory / "convergence.png")
     content = report.result_json(fit, inputs.fixed_names, tests, n) | {
         "trait": inputs.trait,
+        **({"traits": [asdict(row) for row in traits]} if traits else {}),
         "dropped": inputs.dropped,
         "num_ranks": run.grid.shape.size,
         "timings": run.timings,
@@ -50,6 +66,7 @@ def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests,
         "inputs": input_digests(run.settings.data),
         "command": sys.argv,
         "settings": asdict(run.settings),
+        **run.more_results,
     }
     write_json(run.directory / RESULT, content)
 
@@ -57,11 +74,11 @@ def write_results(run: Run, inputs: Inputs, fit: FitResult, tests: report.Tests,
 def input_digests(data: DataConfig) -> dict[str, str]:
     """sha256 of every table, and of the attributes of every GRM store (which hold the digest of its own inputs), by path."""
     digests = {}
-    for table in (data.pheno, data.qcovar, data.covar):
+    for table in (data.pheno, data.qcovar, data.covar, data.table, data.pedigree):
         if table is not None:
             with Path(table).open("rb") as file:
                 digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
-    for path in grm_paths(data):
+    for path in [] if data.grm is None else grm_paths(data):
         attributes = json.dumps(open_grm(path).attributes, sort_keys=True)
         digests[path] = hashlib.sha256(attributes.encode()).hexdigest()
     return digests

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """Settings, ranks, terminal and folder of a run, seconds that its parts have taken, and the memory planned for a rank."""
+    """Settings, ranks, terminal and folder of a run, and what its parts leave for ``result.json``.
+
+    Attributes:
+        timings: seconds that the parts have taken.
+        planned_memory_bytes: of the fullest rank.
+        more_results: further entries.
+    """
 
     settings: FitConfig
     grid: ProcessGrid
@@ -25,6 +31,7 @@ class Run:
     directory: Path
     timings: dict[str, Any] = field(default_factory=dict)
     planned_memory_bytes: float = 0.0
+    more_results: dict[str, Any] = field(default_factory=dict)
 
     def reml(self, covariance: Covariance) -> REML:
         """The solver for a covariance, with the settings of this run."""

@@ -12,6 +12,8 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.store.files import written_aside
 
 RESULT = "result.json"
+INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
+STALE = ("steps.jsonl", RESULT, INDI_BLP, SNP_BLP, f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet")  # of an earlier run
 FINISHED = ("converged", "converged_at_bound", "iteration_limit", "stalled")
 
 
@@ -32,7 +34,7 @@ def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
-    for stale in ("steps.jsonl", RESULT):
+    for stale in STALE:
         (directory / stale).unlink(missing_ok=True)
     return directory
 

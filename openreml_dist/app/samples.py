@@ -91,6 +91,7 @@ def read_inputs(data: DataConfig, grms: Sequence[GrmIds]) -> Inputs:
         InputError: a table that cannot be read, no common sample, a constant phenotype, collinear fixed effects, or no fewer
             fixed effects than samples.
     """
+    assert data.pheno is not None
     pheno = read_phenotype(data.pheno, data.pheno_column)
     qcovar = None if data.qcovar is None else read_quantitative(data.qcovar)
     covar = None if data.covar is None else read_discrete(data.covar)

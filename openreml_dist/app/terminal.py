@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from openreml_dist.app.report import Tests
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.evaluation import LARGEST_NOISE
+from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
+SHOWN_PARAMETERS = 6  # in the line of an iteration
 
 
 class Terminal:
@@ -67,11 +71,13 @@ class Terminal:
     def iteration(self, iteration: Iteration, parameters: tuple[str, ...]) -> None:
         """One line: ℓ, components, how far the next step would go, time."""
         if self._header_is_due:
-            names = "".join(f"{name[:14]:>15}" for name in parameters)
+            more = " ..." if len(parameters) > SHOWN_PARAMETERS else ""
+            names = "".join(f"{_shortened(name):>15}" for name in parameters[:SHOWN_PARAMETERS]) + more
             self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}  traces")
             self._header_is_due = False
         step = iteration.step
-        values = "".join(f"{value:15.6g}" for value in step.theta.tolist())
+        values = "".join(f"{value:15.6g}" for value in step.theta.tolist()[:SHOWN_PARAMETERS])
+        values += " ..." if len(step.theta) > SHOWN_PARAMETERS else ""
         seconds = sum(step.seconds.values())
         bounds = "  at bound" if bool(iteration.at_bound.any()) else ""
         trials = f"  {iteration.evaluations} evaluations" if iteration.evaluations > 1 else ""
@@ -80,21 +86,22 @@ class Terminal:
             f"  {step.evaluation}{bounds}{trials}"
         )
 
-    def result(self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests) -> None:
-        """Tables of components and fixed effects, and the tests."""
-        components = _table("component", "variance", "SE", "proportion", "SE")
-        for c in fit.components:
-            components.add_row(c.name, _six(c.variance), _six(c.se), _six(c.proportion), _six(c.proportion_se))
-        components.add_section()
-        components.add_row("phenotypic (Vp)", _six(fit.total[0]), _six(fit.total[1]), "", "")
+    def result(
+        self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, traits: Sequence[Estimate] = ()
+    ) -> None:
+        """Tables of components (or parameters), of traits if there are several, and of fixed effects, and the tests."""
         effects = _table("fixed effect", "estimate", "SE")
         for name, estimate, se in zip(fixed_names, fit.beta.tolist(), fit.beta_se.tolist(), strict=True):
-            effects.add_row(name, _six(estimate), _six(se))
+            effects.add_row(Text(name), _six(estimate), _six(se))
         self.say("")
-        self._console.print(components)
+        self._console.print(_components(fit) if fit.is_linear else _parameters(fit))
+        if traits:
+            self._console.print(_estimates(traits))
         self._console.print(effects)
         self.say(
-            f"logL {fit.loglik:.5f}   without genetic terms {tests.loglik_null:.5f}   "
+            f"logL {fit.loglik:.5f}"
+            if tests is None
+            else f"logL {fit.loglik:.5f}   without genetic terms {tests.loglik_null:.5f}   "
             f"LRT {tests.lrt:.3f}   p = {tests.pvalue:.4g} ({tests.pvalue_note})"
         )
         noise = float((fit.monte_carlo_se / fit.standard_errors).nan_to_num().max())
@@ -109,17 +116,50 @@ class Terminal:
 def warnings(fit: FitResult) -> list[str]:
     """What a reader of the estimates should not overlook."""
     found = [
-        f"{c.name} is on its bound, so it has no standard error"
-        for c, held in zip(fit.components, fit.at_bound.tolist(), strict=True)
+        f"{name} is on its bound, so it has no standard error"
+        for name, held in zip(fit.parameters, fit.at_bound.tolist(), strict=True)
         if held
     ]
-    found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
-    found += [f"{c.name} is more than the whole variance" for c in fit.components if c.proportion > 1]
+    if fit.is_linear:
+        found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
+        found += [f"{c.name} is more than the whole variance" for c in fit.components if c.proportion > 1]
+    if fit.confounded:
+        found.append(
+            f"{', '.join(fit.confounded)} cannot be told apart (singular information); take no standard error seriously"
+        )
     if fit.status.exit_code != 0:
         found.append(f"{fit.status}: {fit.message}; the estimates are those of the last iteration")
-    elif any(c.se is None for c, held in zip(fit.components, fit.at_bound.tolist(), strict=True) if not held):
-        found.append("the components cannot be told apart (singular information); they have no standard errors")
     return found
+
+
+def _components(fit: FitResult) -> Table:
+    table = _table("component", "variance", "SE", "proportion", "SE")
+    for c in fit.components:
+        table.add_row(c.name, _six(c.variance), _six(c.se), _six(c.proportion), _six(c.proportion_se))
+    table.add_section()
+    table.add_row("phenotypic (Vp)", _six(fit.total[0]), _six(fit.total[1]), "", "")
+    return table
+
+
+def _estimates(rows: Sequence[Estimate]) -> Table:
+    table = _table("source", "variance", "SE")
+    for row in rows:
+        table.add_row(Text(row.name), _six(row.value), _six(row.se))
+    return table
+
+
+def _parameters(fit: FitResult) -> Table:
+    table = _table("parameter", "estimate", "SE")
+    for number, estimate in enumerate(fit.estimates):
+        if number == len(fit.parameters):
+            table.add_section()
+        table.add_row(Text(estimate.name), _six(estimate.value), _six(estimate.se))
+    return table
+
+
+def _shortened(name: str) -> str:
+    """At most 14 characters: a beginning and an end."""
+    return name if len(name) <= 14 else f"{name[:6]}…{name[-7:]}"
 
 
 def _table(*columns: str) -> Table:

@@ -3,6 +3,8 @@
 from openreml_dist.covariance.blocks import BlockDiagonal
 from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.covariance import Covariance
+from openreml_dist.covariance.dense import DenseMatrix
+from openreml_dist.covariance.design import DummyMatrix
 from openreml_dist.covariance.distance import Exponential, Matern
 from openreml_dist.covariance.features import FeatureKernel, FeatureMatrix
 from openreml_dist.covariance.grouping import Grouping, SameLevel
@@ -13,16 +15,29 @@ from openreml_dist.covariance.parameters import Log, Logit, Parameter, Parameter
 from openreml_dist.covariance.pedigree import PedigreeMatrix
 from openreml_dist.covariance.propagation import CovariancePropagation
 from openreml_dist.covariance.small import DiagonalLevels, FactorAnalytic, SmallMatrix, Unstructured
+from openreml_dist.covariance.structures import (
+    AR1Matrix,
+    CompoundSymmetricMatrix,
+    DiagonalMatrix,
+    EquicorrelationMatrix,
+    ScalarMatrix,
+)
 from openreml_dist.covariance.term import DiagonalTerm, Piece, Samples, Spans, Term, VarianceComponent
 
 __all__ = [
     "AR1",
+    "AR1Matrix",
     "BlockDiagonal",
+    "CompoundSymmetricMatrix",
     "CompoundSymmetry",
     "Covariance",
     "CovariancePropagation",
+    "DenseMatrix",
     "DiagonalLevels",
+    "DiagonalMatrix",
     "DiagonalTerm",
+    "DummyMatrix",
+    "EquicorrelationMatrix",
     "Exchangeable",
     "Exponential",
     "FactorAnalytic",
@@ -45,6 +60,7 @@ __all__ = [
     "Piece",
     "SameLevel",
     "Samples",
+    "ScalarMatrix",
     "Scaled",
     "SmallMatrix",
     "Spans",

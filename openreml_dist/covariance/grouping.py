@@ -39,6 +39,11 @@ class SameLevel(Term):
         row_codes, column_codes = (torch.tensor(codes, device=device) for codes in (here, there))
         return (row_codes[:, None] == column_codes[None, :]).double()
 
+    def first_of_each(self) -> Indices:
+        """(n,) first sample of each sample's level: the same for two factors that group alike."""
+        _, first = np.unique(self.codes, return_index=True)
+        return first[self.codes]
+
     def selected(self, samples: Indices) -> SameLevel:
         """The levels of some samples."""
         return SameLevel(self.labels[self.codes[samples]], self.name)

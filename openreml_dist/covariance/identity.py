@@ -16,11 +16,17 @@ from openreml_dist.errors import InputError
 
 
 class IdentityMatrix(DiagonalTerm):
-    """I on n samples, without parameters."""
+    """I on n samples, without parameters.
 
-    def __init__(self, n: int) -> None:
+    Args:
+        n: samples.
+        dtype, device: of the whole matrix that a call gives.
+    """
+
+    def __init__(self, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> None:
         self.name = "identity"
         self.size = count_of(n, self.name)
+        self.dense_dtype, self.dense_device = dtype, device
 
     def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
         """Ones, of which one is stored."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from textwrap import indent
 
 import numpy as np
 import torch
@@ -37,10 +38,13 @@ class Operator(Term):
     Args:
         operands: terms.
         named: terms whose parameters are told apart by the keyword.
+
+    Attributes:
+        shown: what stands at each name in ``repr``.
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        self.operands = self._checked(*operands, *named.values())
+        self.operands = self._as_operands(*operands, *named.values())
         self.name = " ".join(operand.name for operand in self.operands)
         prefixes = [*(f"op_{i}/" for i in range(len(operands))), *(f"{key}/" for key in named)]
         self.parameters = tuple(
@@ -49,11 +53,19 @@ class Operator(Term):
             for parameter in operand.parameters
         )
         self.is_stored = any(operand.is_stored for operand in self.operands)
+        self.shown: dict[str, object] = dict(zip((prefix[:-1] for prefix in prefixes), self.operands, strict=True))
         ends = list(accumulate((len(operand.parameters) for operand in self.operands), initial=0))
         self._places = [slice(start, end) for start, end in pairwise(ends)]
 
+    def __repr__(self) -> str:
+        """The kind, and below it each operand by its name."""
+        if not self.shown:
+            return super().__repr__()
+        inner = "\n".join(f"{name}: {operand!r}" for name, operand in self.shown.items())
+        return f"{type(self).__name__}(\n{indent(inner, '  ')}\n)"
+
     @classmethod
-    def _checked(cls, *operands: Term) -> tuple[Term, ...]:
+    def _as_operands(cls, *operands: Term) -> tuple[Term, ...]:
         """The operands, if they can be some."""
         if not operands:
             raise InputError(f"{cls.__name__}: at least one operand is needed")
@@ -227,7 +239,7 @@ class KroneckerProduct(HadamardProduct):
     """
 
     def __init__(self, *operands: Term, **named: Term) -> None:
-        terms = self._checked(*operands, *named.values())
+        terms = self._as_operands(*operands, *named.values())
         sizes = [term.size for term in terms]
         places = np.arange(int(np.prod(sizes)))
         selected, inner = [], len(places)
@@ -236,6 +248,7 @@ class KroneckerProduct(HadamardProduct):
             selected.append(term.selected(places // inner % size))
         count = len(operands)
         super().__init__(*selected[:count], **dict(zip(named, selected[count:], strict=True)))
+        self.shown = dict(zip(self.shown, terms, strict=True))
 
 
 class Scaled(Operator):
@@ -288,7 +301,7 @@ class Scaled(Operator):
 
     def selected(self, samples: Indices) -> Term:
         """σ² times V on the samples."""
-        return Scaled(self.operands[0].selected(samples), self.name)
+        return _renamed(Scaled(self.operands[0].selected(samples), self.name), self)
 
 
 def has_scale(term: Term) -> bool:

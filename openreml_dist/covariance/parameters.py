@@ -123,6 +123,7 @@ class Parameter:
             without a unit, ``range`` in units of the coordinates.
         lower, upper: bounds of η.
         transform: from θ to η; the bounds then hold by themselves where it does not reach them.
+        vanishes: ∂V/∂η is zero on the lower bound, so that the score there says nothing.
         anonymous: named by its kind alone (``sigma^2``): an operator puts the place of its operand before it.
     """
 
@@ -131,6 +132,7 @@ class Parameter:
     lower: float = -math.inf
     upper: float = math.inf
     transform: Transform = field(default=UNTRANSFORMED)
+    vanishes: bool = False
     anonymous: bool = False
 
     @classmethod
@@ -207,7 +209,7 @@ class ParameterMap:
     def eta(self, theta: Tensor) -> Tensor:
         """η (m,) float64, differentiable in θ (r,). Local."""
         if not self.parameters:
-            return theta
+            return theta.new_zeros(0)
         return torch.stack(
             [
                 theta.new_tensor(value) if k < 0 else parameter.transform.forward(theta[k])

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.blocks import BlockDiagonal
 from openreml_dist.covariance.operators import Joint, Operator
 from openreml_dist.covariance.term import Indices, Piece, Samples, Spans, Term, as_indices
 from openreml_dist.errors import InputError
 
 
 class OneHot(Protocol):
-    """A design with one 1 in each row."""
+    """A design with at most one 1 in each row: its column, −1 for none."""
 
     codes: Indices
     shape: tuple[int, ...]
@@ -27,16 +28,27 @@ class CovariancePropagation(Operator):
     Args:
         Z: one-hot (a ``DummyMatrix``), an array, or a SciPy sparse matrix; a tile touches only the effects that its rows and
             columns have.
-        G: a term of size q.
+        G: a term of size q. Both by position, or both by keywords, of which that of G then names its parameters.
     """
 
-    def __init__(self, Z: Any, G: Term) -> None:
-        super().__init__(*((_NoParameters(), G) if isinstance(G, Term) else (G,)))
-        codes = getattr(Z, "codes", None)
-        shape = np.shape(Z) if codes is None and not hasattr(Z, "tocsr") else Z.shape
+    def __init__(self, *operands: Any, **named: Any) -> None:
+        if named.keys() == {"Z", "G"}:
+            named = {"Z": named["Z"], "G": named["G"]}  # in whatever order they came
+        given = [*operands, *named.values()]
+        if len(given) != 2 or (operands and named):
+            raise TypeError("CovariancePropagation: Z and G are needed, both by position or both by keyword")
+        Z, G = given
+        if named:
+            super().__init__(**dict(zip(named, (Zero(), G), strict=True)))
+        else:
+            super().__init__(Zero(), G)
+        self.shown = dict(zip(self.shown, (_Design(Z), G), strict=True))
+        if isinstance(Z, Term):
+            Z = Z()  # of a term without parameters
+        shape = tuple(Z.shape) if hasattr(Z, "shape") else np.shape(Z)
         if len(shape) != 2 or shape[0] == 0 or shape[1] != G.size:
-            raise InputError(f"CovariancePropagation: Z of shape (samples, {G.size}) is needed, as G has, not {tuple(shape)}")
-        self._inner = G.selected(codes) if codes is not None else Congruence(Z, G)
+            raise InputError(f"CovariancePropagation: Z of shape (samples, {G.size}) is needed, as G has, not {shape}")
+        self._inner = _selected(G, Z.codes) if hasattr(Z, "codes") else Congruence(Z, G)
         self.name = G.name
         self.size = self._inner.size
         self.is_stored = self._inner.is_stored
@@ -130,12 +142,32 @@ class Congruence(Term):
         return Congruence(self._Z[samples], self.G)
 
 
-class _NoParameters(Term):
-    """The place of Z among the operands, so that names are counted from it."""
+class Zero(Term):
+    """Zeros (n, n), without parameters."""
 
-    name = ""
-    size = 0
+    def __init__(self, n: int = 1) -> None:
+        self.name = "zero"
+        self.size = n
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
-        """Nothing."""
+        """None: all are zero."""
         return None
+
+
+def _selected(G: Term, codes: Indices) -> Term:
+    """ZGZᵀ for a one-hot Z; a record without an effect has one more, which is zero."""
+    if bool((codes >= 0).all()):
+        return G.selected(codes)
+    return BlockDiagonal(G, Zero()).selected(np.where(codes >= 0, codes, G.size))
+
+
+class _Design:
+    """A design in ``repr``: what it is, not its numbers."""
+
+    def __init__(self, Z: Any) -> None:
+        self._Z = Z
+
+    def __repr__(self) -> str:
+        if hasattr(self._Z, "codes") or isinstance(self._Z, Term):
+            return repr(self._Z)
+        return f"{type(self._Z).__name__}({' x '.join(map(str, self._Z.shape))})"

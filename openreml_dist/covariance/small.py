@@ -70,7 +70,9 @@ class Unstructured(SmallMatrix):
         super().__init__(levels, name)
         self._places = [(a, b) for a in range(self.size) for b in range(a + 1)]
         self.parameters = tuple(
-            Parameter(f"{name}.L[{self.levels[a]},{self.levels[b]}]", "loading", lower=0.0 if a == b else -math.inf)
+            Parameter(
+                f"{name}.L[{self.levels[a]},{self.levels[b]}]", "loading", vanishes=a == b, lower=0.0 if a == b else -math.inf
+            )
             for a, b in self._places
         )
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.covariance.dense_view import DenseView
 from openreml_dist.covariance.parameters import Parameter
 
 Indices = NDArray[np.int64]
@@ -79,7 +80,7 @@ class Piece:
         return replace(self, values=values)
 
 
-class Term(ABC):
+class Term(DenseView, ABC):
     """A symmetric n x n matrix V(η), known by its entries.
 
     Whoever writes one gives ``entries``, and ``derivatives`` where they are known; all else follows. A tile that is zero is
@@ -241,7 +242,9 @@ class VarianceComponent(Term):
 
     def selected(self, samples: Indices) -> VarianceComponent:
         """σ² times K on ``samples`` of it."""
-        return VarianceComponent(self.K.selected(samples), self.name)
+        component = VarianceComponent(self.K.selected(samples), self.name)
+        component.parameters = self.parameters  # with their transform
+        return component
 
     def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
         """Pieces of σ²K."""

@@ -27,6 +27,11 @@ class CholeskyFactor:
         """L⁻¹B for a replicated B (n, m), so that (L⁻¹B)ᵀ(L⁻¹B) = BᵀV⁻¹B. Collective."""
         return solve_lower(self.L, B.to(self.L.dtype)).to(B.dtype)
 
+    def quadratic(self, B: Tensor) -> Tensor:
+        """BᵀV⁻¹B (m, m) for a replicated B (n, m), from L⁻¹B alone. Collective."""
+        half = self.half_solve(B)
+        return half.mT @ half
+
     def __matmul__(self, B: Tensor) -> Tensor:
         """V⁻¹B for a replicated B (n, m), computed in the precision of the tiles. Collective."""
         return solve_lower_transposed(self.L, solve_lower(self.L, B.to(self.L.dtype))).to(B.dtype)

@@ -30,7 +30,7 @@ class Strip:
     def resize(self, b: int) -> None:
         """Use the memory for tiles of b columns, in ascending order; the contents are lost unless b is unchanged."""
         self.values = self._memory[: self.part.length * b].view(-1, b)
-        self._moved: dict[int, int] = {}
+        self._elsewhere: dict[int, Tensor] = {}
 
     def group_since(self, first: int, groups: int) -> list[tuple[list[int], Tensor]]:
         """Store the tiles from ``first`` on by i mod ``groups``, so that those of one peer follow each other.
@@ -43,17 +43,19 @@ class Strip:
             tiles = [i for i in self.part.tiles if i >= first and i % groups == group]
             begun = position
             for i in tiles:
-                self._moved[i] = position
+                self._elsewhere[i] = self.values[position : position + self.part.layout.extent(i)]
                 position += self.part.layout.extent(i)
             places.append((tiles, self.values[begun:position]))
         return places
 
+    def borrow(self, source: Strip, tiles: Iterable[int]) -> None:
+        """Have them where another strip has them."""
+        self._elsewhere |= {i: source.tile(i) for i in tiles}
+
     def tile(self, i: int) -> Tensor:
         """U_i, a view (rows of tile i, b)."""
-        start = self._moved.get(i)
-        if start is None:
-            return self.values[self.part.rows(i)]
-        return self.values[start : start + self.part.layout.extent(i)]
+        elsewhere = self._elsewhere.get(i)
+        return self.values[self.part.rows(i)] if elsewhere is None else elsewhere
 
     def between(self, first: int, end: int) -> Tensor:
         """All tiles from ``first`` to before ``end``, a view; not of tiles that are grouped."""
@@ -107,11 +109,17 @@ class Panel:
 
     def _copy_below(self, k: int) -> list[Transfer]:
         """Begin to fill the right tiles i > k, each from the peer in the grid column whose left holds it."""
-        transfers = []
+        transfers, mine = [], self.left.between(k + 1, self.V.layout.num_tiles)
         for peer, (tiles, place) in enumerate(self.right.group_since(k + 1, self.grid.shape.rows)):
+            sent = place
             if peer == self.grid.row:
-                _gather(self.left, tiles, place)
-            transfers.append(self.grid.broadcast_in_column_(place, peer))
+                # the left is sent as it lies where all of it goes, as on one grid column, or where none is sent
+                if len(place) == len(mine) or self.grid.shape.rows == 1:
+                    sent = mine
+                    self.right.borrow(self.left, tiles)
+                else:
+                    _gather(self.left, tiles, place)
+            transfers.append(self.grid.broadcast_in_column_(sent, peer))
         return transfers
 
     def _copy_before(self, k: int, packing: Tensor) -> list[tuple[list[int], Tensor, Transfer]]:

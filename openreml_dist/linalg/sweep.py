@@ -28,6 +28,10 @@ class Inverse:
         """V⁻¹B for a replicated B (n, m), computed in the precision of the tiles. Collective."""
         return multiply(self.tiles, B.to(self.tiles.dtype)).to(B.dtype)
 
+    def quadratic(self, B: Tensor) -> Tensor:
+        """BᵀV⁻¹B (m, m) for a replicated B (n, m). Collective."""
+        return B.mT @ (self @ B)
+
 
 def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inverse:
     """Replace V by V⁻¹, tile by tile as pivot; statisticians know it as the sweep operator.
@@ -138,13 +142,15 @@ def multiply(A: TiledSymmetric, B: Tensor) -> Tensor:
     """
     A.grid.counters.flops += sum(2 * (slab.numel() + A.below(j, j + 1).numel()) for j, slab in A.slabs.items()) * B.shape[1]
     mine = A.rows.indices(B.device)
-    B_rows = B[mine]
+    B_T = B.mT.contiguous()  # BLAS multiplies few rows with a slab several times faster than a slab with few columns
+    B_rows = B_T[:, mine]
     rows = torch.zeros_like(B_rows)  # Σ_j A[i, j] B[j] over this rank's tiles on and below the diagonal
-    product = torch.zeros_like(B, memory_format=torch.contiguous_format)
+    product = torch.zeros_like(B_T)
     for j, slab in A.slabs.items():
-        span = A.layout.span(j)
-        rows[A.rows.start(j) :].addmm_(slab, B[span.start : span.stop])
+        span = slice(A.layout.span(j).start, A.layout.span(j).stop)
+        rows[:, A.rows.start(j) :].addmm_(B_T[:, span], slab.mT)
         # the mirror images A[j, i] = A[i, j]ᵀ of the tiles below the diagonal
-        product[span.start : span.stop].addmm_(A.below(j, j + 1).mT, B_rows[A.rows.start(j + 1) :])
-    product.index_add_(0, mine, rows)
-    return A.grid.sum_(product)
+        product[:, span].addmm_(B_rows[:, A.rows.start(j + 1) :], A.below(j, j + 1))
+    product.index_add_(1, mine, rows)
+    del B_T, B_rows, rows
+    return A.grid.sum_(product).mT.contiguous()

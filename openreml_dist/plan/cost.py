@@ -80,7 +80,8 @@ def plan(layout: TileLayout, model: Model, machine: Machine) -> Plan:
         rate = machine.panel_flops * (machine.update_flops_single / machine.update_flops if single else 1.0)
         products = 4 * words * columns / rate + 3 * number * words / machine.stream_bytes
         pass_over = stored * (number / SINGLE + 1) / machine.stream_bytes
-        waits = (0 if exact else 4 * layout.num_tiles) * machine.latency * (layout.grid.size > 1)
+        directions = (layout.grid.rows > 1) + (layout.grid.columns > 1)
+        waits = (0 if exact else 3 * layout.num_tiles * directions) * machine.latency  # three triangular solves
         return {
             "assemble": again + (pass_over + 2 * number * words / machine.stream_bytes),
             "project": products * (1 if exact else 2) + waits,

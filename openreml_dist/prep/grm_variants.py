@@ -15,7 +15,7 @@ from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.tasks import TaskPool
 from openreml_dist.store.genotype_counts import GenotypeCounts, concatenate_counts, count_genotypes
 from openreml_dist.store.genotypes import GenotypeStore, open_dosages
-from openreml_dist.store.grm_writer import GrmVariants
+from openreml_dist.store.grm import GrmVariants
 
 _SAMPLES_AT_ONCE = 50_000
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from openreml_dist.errors import InputError
 from openreml_dist.store.genotype_counts import Dosage
 from openreml_dist.store.genotypes import DosageReader, open_dosages
-from openreml_dist.store.grm_writer import GrmVariants, resume_grm
+from openreml_dist.store.grm import GrmVariants
+from openreml_dist.store.grm_writer import resume_grm
 
 Matrix = NDArray[np.float64]
 Frequencies = NDArray[np.float64]
 
-_VARIANTS_AT_ONCE = 512  # of one float64 block of genotypes
+VARIANTS_AT_ONCE = 512  # of one float64 block of genotypes
 
 
 def write_tiles(genotypes: str, out: str, i: int, columns: tuple[int, int]) -> int:
@@ -54,12 +55,12 @@ def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice
     inside = None  # where the rows are among the columns
     if columns.start <= rows.start and rows.stop <= columns.stop:
         inside = slice(rows.start - columns.start, rows.stop - columns.start)
-    for block in _blocks(variants, dosages.variants_chunk):
+    for block in variant_blocks(variants, dosages.variants_chunk):
         stored = slice(int(block.index[0]), int(block.index[-1]) + 1)
         of_columns = dosages.read(stored, columns)[block.index - stored.start]
         of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)[block.index - stored.start]
-        for start in range(0, len(block.index), _VARIANTS_AT_ONCE):
-            some = slice(start, start + _VARIANTS_AT_ONCE)
+        for start in range(0, len(block.index), VARIANTS_AT_ONCE):
+            some = slice(start, start + VARIANTS_AT_ONCE)
             w_columns = standardise(of_columns[some], block.allele_frequency[some])
             w_rows = w_columns[:, inside] if inside else standardise(of_rows[some], block.allele_frequency[some])
             total += w_rows.T @ w_columns
@@ -73,7 +74,7 @@ def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice
     return total
 
 
-def _blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVariants]:
+def variant_blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVariants]:
     """The SNPs, those of one row of chunks of the genotype store at a time."""
     chunk = variants.index // variants_chunk
     for number in np.unique(chunk).tolist():

@@ -3,6 +3,21 @@
 from openreml_dist.reml.api import REML
 from openreml_dist.reml.driver import Iteration, Status, Stopping
 from openreml_dist.reml.null import null_log_likelihood
+from openreml_dist.reml.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.result import FitResult, VarianceEstimate
+from openreml_dist.reml.wald import WaldTest, wald_test
 
-__all__ = ["REML", "FitResult", "Iteration", "Status", "Stopping", "VarianceEstimate", "null_log_likelihood"]
+__all__ = [
+    "REML",
+    "Effects",
+    "FitResult",
+    "Iteration",
+    "NewRecords",
+    "Predictor",
+    "Status",
+    "Stopping",
+    "VarianceEstimate",
+    "WaldTest",
+    "null_log_likelihood",
+    "wald_test",
+]

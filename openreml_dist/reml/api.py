@@ -1,7 +1,8 @@
 """``REML``: the Python interface, in one process or in ranks.
 
-Legend: n samples, p fixed effects, r parameters θ. Method names, arguments and return values are those of the
-single-machine package torch-openreml 0.1.0a0; ``fit`` is ours.
+Legend: n samples, p fixed effects, q random effects, r parameters θ; V = V(θ), Z (n, q) and G (q, q) of the random effects that
+are predicted. Method names, arguments and return values are those of the single-machine package torch-openreml 0.1.0a0;
+``fit`` is ours.
 """
 
 from __future__ import annotations
@@ -9,30 +10,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, Heterogeneous, Identity, Term
-from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.covariance import Covariance
+from openreml_dist.covariance.dense import MatrixFunction
+from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
-from openreml_dist.layout import TileLayout, choose_tile_size
-from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
-from openreml_dist.reml.evaluation import METHODS, Schedule
-from openreml_dist.reml.probes import Probes, draw_probes
-from openreml_dist.reml.projection import Design
+from openreml_dist.layout import TileLayout
+from openreml_dist.reml.builder import VBuilder, choose_layout, covariance_builder, whole_matrices
+from openreml_dist.reml.driver import Iteration, Stopping
+from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.plain import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
+from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.start import choose_start, haseman_elston, residuals
-from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
-from openreml_dist.tiled import Workspace
-
-# Share of the phenotypic variance at which the bound of an identity term lies, since V must stay invertible, and the square of
-# that of a diagonal loading, since ∂(LLᵀ)/∂L_aa is zero at L_aa = 0, whether it is the optimum or not.
-SMALLEST_RESIDUAL = 1e-6
-
-History = dict[str, list[Tensor]]
+from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, generalised_least_squares, log_likelihood
 
 
 def _silent(_: str) -> Progress:
@@ -42,40 +35,53 @@ def _silent(_: str) -> Progress:
 class REML:
     """Restricted maximum likelihood for y ~ N(Xβ, V(θ)).
 
-    Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values.
-    In one process without a process group nothing else is needed.
+    Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values,
+    float64 on the CPU. In one process without a process group nothing else is needed. y, X, Z and θ may have any precision.
 
     Args:
-        v_builder: V(θ), a ``Covariance`` or one of its terms.
+        v_builder: V(θ): a ``Covariance`` or one of its terms; or a matrix of torch-openreml, known by its methods (small n).
+        map_theta_to_v: from θ (r,) to V (n, n), whole, in place of ``v_builder`` (small n).
+        map_theta_to_g: from θ to G (q, q), for ``blup``, ``predict`` and ``residual``.
+        map_theta_to_dv: from θ to ∂V/∂θ (r, n, n), beside ``map_theta_to_v``; by default by differentiation.
         grid: ranks to work on; by default all ranks of the default process group, or this process alone.
         tile_size: rows of a tile; by default chosen from n and the grid.
-        jitter: added to the diagonal of V(θ).
+        jitter: added to the diagonal of V(θ) (torch-openreml adds 1e-6).
+        phase: told which phase begins.
     Raises:
-        TypeError: if ``v_builder`` is neither.
+        TypeError: if ``v_builder`` is no covariance.
+        ValueError: if V is not given.
         ConfigError: if a rank would own no tile with the ``tile_size`` given.
 
     Attributes:
+        covariance, layout: V(θ) and its tiling; with V from functions they are there once a method has been called.
         history: of the last ``optimize``: ``theta``, ``beta``, ``loglik``, ``score``, ``ai``, ``delta``, ``update``, lists with
             one entry an iteration, all of the θ of that iteration.
     """
 
+    covariance: Covariance
+    layout: TileLayout
+
     def __init__(
         self,
-        v_builder: Covariance | Term,
+        v_builder: VBuilder | None = None,
+        map_theta_to_v: MatrixFunction | None = None,
+        map_theta_to_g: MatrixFunction | None = None,
+        map_theta_to_dv: MatrixFunction | None = None,
         *,
         grid: ProcessGrid | None = None,
         tile_size: int | None = None,
         jitter: float = 0.0,
         phase: PhaseProgress = _silent,
     ) -> None:
-        if not isinstance(v_builder, Covariance | Term):
-            raise TypeError(f"v_builder must be a Covariance or a Term, not {type(v_builder).__name__}")
-        self.covariance = v_builder if isinstance(v_builder, Covariance) else Covariance([v_builder])
+        self._builder = covariance_builder(v_builder, map_theta_to_v, map_theta_to_dv)
+        self._map_theta_to_g = map_theta_to_g
+        self._tile_size = tile_size
+        self._phase = phase
         self.grid = grid if grid is not None else ProcessGrid.connect()
-        self.layout = _layout(self.covariance.size, self.grid, tile_size)
         self.jitter = jitter
         self.history: History = {}
-        self._phase = phase
+        if isinstance(self._builder, Covariance):
+            self._use(self._builder)
 
     # The safe driver.
 
@@ -95,10 +101,10 @@ class REML:
         """Estimate θ by AI-REML in a trust region, within bounds. Collective.
 
         Args:
-            y: (n,) float64.
-            x: (n, p) float64.
+            y: (n,).
+            x: (n, p).
             start: (r,) values of θ, or a method: ``haseman-elston`` for a sum of variance components, ``equal`` shares of the
-                phenotypic variance for any V, ``auto`` the first where it can be.
+                phenotypic variance for any V but that of functions, ``auto`` the first where it can be.
             constrain: keep variances at or above zero (independent residuals at or above 1e-6 of the phenotypic variance);
                 correlations and ranges always stay within their limits.
             stopping: tolerances.
@@ -112,57 +118,85 @@ class REML:
             ConfigError: for a start outside the bounds.
             NotPositiveDefiniteError: if V is not positive definite at the start.
         """
-        if traces not in METHODS:
-            raise ConfigError(f"solver.traces: {traces!r} is none of {', '.join(METHODS)}")
-        problem = self._problem(y, x)
-        schedule = Schedule.choose(traces, self.layout.size, num_probes, self.covariance.is_linear)
-        lower, upper = self._bounds(problem, constrain)
+        options = FitOptions(constrain, stopping, traces, num_probes, seed, report)
         if isinstance(start, str):
-            start = choose_start(start, self.covariance)
-        if start == "haseman-elston" or schedule.uses_probes:
-            products, Z = self._random_products(problem, num_probes, seed)
-        if start == "haseman-elston":
-            theta = haseman_elston(problem, products, Z)
-        elif isinstance(start, str):
-            with self.grid.together("choosing the start"):
-                theta = self.covariance.start(residuals(problem).square().cpu())
-        else:
-            theta = self._theta(start)
-        _check_start(self.covariance.parameters, theta, lower, upper)
-        if schedule.uses_probes:
-            problem = replace(problem, probes=Probes(Z, products[:, :, :-1].contiguous()))
-        problem = replace(problem, workspace=Workspace(schedule.widest))
-        decisions = None
-        if self.grid.is_root:
-            decisions = average_information(theta, lower, upper, stopping or Stopping(), report, schedule)
-        outcome = drive(self.grid, decisions, partial(_evaluate, problem, phase=self._phase))
-        return FitResult.of(outcome, self.covariance)
+            if not isinstance(self._builder, Covariance):
+                raise InputError(
+                    "start: V is given by functions, so what θ means is not known; give a value for each parameter"
+                )
+            return fit(self._problem(y, x), start, options, self._phase)
+        problem, theta = self._at(y, x, start)
+        return fit(problem, theta, options, self._phase)
 
-    def _random_products(self, problem: Problem, num_probes: int, seed: int) -> tuple[Tensor, Tensor]:
-        """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, for the start and for traces. Collective; one pass over kernels."""
-        Z = draw_probes(self.layout.size, num_probes, seed).to(self.grid.device)
-        Ze = torch.cat([Z, residuals(problem)[:, None].float()], dim=1)
-        ones = torch.ones(self._num_parameters, dtype=torch.float64)
-        return self.covariance.times(Ze, ones, self.grid, self.layout, self._phase("reading the kernels")), Z
+    def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> Predictor:
+        """Random effects at the θ of a fit or at any other θ (r,), with their error variances or without. Collective.
 
-    # The interface of torch-openreml.
+        Cost: n³ flops for error variances; else none after a fit, n³/3 at another θ.
+        """
+        problem, theta = self._at(y, x, at.theta if isinstance(at, FitResult) else at)
+        if isinstance(at, FitResult) and at.iterations and not error_variances:
+            return Predictor.after(problem, at.iterations[-1].step, self._phase)
+        return Predictor.at(problem, theta, self._phase, error_variances)
+
+    # The interface of torch-openreml: at one θ.
 
     def ai_step(
         self, y: Tensor, x: Tensor, theta: Tensor, require_loglik: bool = True, require_beta: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """β̂ (p,), score (r,), average information (r, r) and log-likelihood () at θ; nan if not required. Collective."""
-        step = self._step(y, x, theta)
-        nan = torch.tensor(math.nan, dtype=torch.float64)
-        loglik = torch.tensor(step.loglik, dtype=torch.float64) if require_loglik else nan
-        return (step.beta if require_beta else nan), step.score, step.AI, loglik
+        step = ai_step(*self._at(y, x, theta), self._phase)
+        return (step.beta if require_beta else _scalar(math.nan)), step.score, step.AI, _loglik(step, require_loglik)
 
     def loglik(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
         """REML log-likelihood () at θ, without −½(n−p) log 2π, from a Cholesky factor. Collective."""
-        return torch.tensor(log_likelihood(self._problem(y, x), self._theta(theta), self._phase), dtype=torch.float64)
+        return _scalar(log_likelihood(*self._at(y, x, theta), self._phase))
 
     def blue(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
         """Best linear unbiased estimates β̂ (p,) at θ. Collective."""
-        return self._step(y, x, theta).beta
+        return generalised_least_squares(*self._at(y, x, theta), self._phase)[0]
+
+    def blup(self, y: Tensor, x: Tensor, z: Tensor, theta: Tensor, map_theta_to_g: MatrixFunction | None = None) -> Tensor:
+        """Best linear unbiased predictions û (q,) = G Zᵀ V⁻¹ (y − Xβ̂) of the effects of Z (n, q) at θ. Collective.
+
+        Args:
+            y: (n,).
+            x: (n, p).
+            z: (n, q).
+            theta: (r,).
+            map_theta_to_g: from θ to G (q, q); by default the one given to ``REML``.
+        """
+        return self._effects(y, x, z, theta, map_theta_to_g)[1]
+
+    def marginal_predict(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
+        """Xβ̂ (n,) at θ. Collective."""
+        return _whole(x) @ self.blue(y, x, theta)
+
+    def marginal_residual(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
+        """y − Xβ̂ (n,) at θ. Collective."""
+        return _whole(y) - self.marginal_predict(y, x, theta)
+
+    def predict(self, y: Tensor, x: Tensor, z: Tensor, theta: Tensor, map_theta_to_g: MatrixFunction | None = None) -> Tensor:
+        """Xβ̂ + Zû (n,) at θ; arguments as of ``blup``. Collective."""
+        beta, u = self._effects(y, x, z, theta, map_theta_to_g)
+        return _whole(x) @ beta + _whole(z) @ u
+
+    def residual(self, y: Tensor, x: Tensor, z: Tensor, theta: Tensor, map_theta_to_g: MatrixFunction | None = None) -> Tensor:
+        """y − Xβ̂ − Zû (n,) at θ; arguments as of ``blup``. Collective."""
+        return _whole(y) - self.predict(y, x, z, theta, map_theta_to_g)
+
+    def compute_v_dv(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """V (n, n) without jitter and ∂V/∂θ (r, n, n) at θ, whole: for small n. Collective.
+
+        By tiles, for any n: ``covariance.assemble`` and ``covariance.derivatives``.
+
+        Raises:
+            InputError: if they take more than 1 GiB.
+        """
+        theta = self._theta(theta, None)
+        with self.grid.together("computing V and its derivatives"):
+            return whole_matrices(self.covariance, theta)
+
+    # The interface of torch-openreml: the iteration.
 
     def update(
         self, theta: Tensor, delta: Tensor, eta: float, lb: float | Tensor = -math.inf, ub: float | Tensor = math.inf
@@ -192,34 +226,30 @@ class REML:
     ) -> tuple[Tensor, Tensor, int]:
         """The plain loop θ ← clip(θ + η AI⁻¹ score), without safeguards; ``fit`` has them. Collective.
 
-        ``verbose=1`` counts iterations in one line of rank 0, ``verbose=2`` prints a line for each.
+        ``verbose=1`` shows a progress bar on rank 0, ``verbose=2`` a line an iteration.
 
         Returns:
             θ (r,) after the last update, β̂ (p,) of the last evaluated θ, and the number of iterations.
         """
-        theta = self._theta(theta)
-        self.history = {key: [] for key in ("theta", "beta", "loglik", "score", "ai", "delta", "update")}
-        for _ in range(max_iter):
-            beta, score, ai, loglik = self.ai_step(y, x, theta, require_loglik=require_loglik)
-            delta = torch.linalg.solve(ai, score)
-            updated, change = self.update(theta, delta, eta, lb, ub)
-            record = {
-                "theta": theta,
-                "beta": beta,
-                "loglik": loglik,
-                "score": score,
-                "ai": ai,
-                "delta": delta,
-                "update": change,
-            }
-            for key, value in record.items():
+        problem, values = self._at(y, x, theta)
+        self.history = {key: [] for key in KEYS}
+        count, converged = 0, False
+        while not converged and count < max_iter:
+            step = ai_step(problem, values, self._phase)
+            delta = self.grid.share(newton_step(step.AI, step.score))  # one for all ranks, whatever their hardware
+            updated, change = self.update(values, delta, eta, lb, ub)
+            record = (values, step.beta, _loglik(step, require_loglik), step.score, step.AI, delta, change)
+            for key, value in zip(KEYS, record, strict=True):
                 self.history[key].append(value)
-            theta = updated
-            if verbose and self.grid.is_root:
-                print(self._progress(max_iter, eta, verbose), end="\n" if verbose > 1 else "\r", file=sys.stderr, flush=True)
-            if self.is_converged(check_score, check_delta, check_loglik, tol_score, tol_delta, tol_loglik):
-                break
-        return theta, self.history["beta"][-1], len(self.history["theta"])
+            values, count = updated, count + 1
+            if verbose:
+                self._say(progress_bar(count, max_iter) if verbose == 1 else progress_line(self.history, eta))
+            converged = self.grid.share(
+                self.is_converged(check_score, check_delta, check_loglik, tol_score, tol_delta, tol_loglik)
+            )
+        if verbose:
+            self._say(f"\n{'converged' if converged else 'not converged'} after {count}\n")
+        return values, self.get_beta(), count
 
     def is_converged(
         self,
@@ -234,103 +264,70 @@ class REML:
 
         A log-likelihood that was not asked for (nan) is not checked.
         """
-        logliks = self.history.get("loglik", [])
-        if len(logliks) < 2:
-            return False
-        checks = [
-            (check_score, float(self.history["score"][-1].norm()), tol_score),
-            (check_delta, float(self.history["delta"][-1].norm()), tol_delta),
-            (check_loglik and not bool(logliks[-1].isnan()), abs(float(logliks[-1] - logliks[-2])), tol_loglik),
-        ]
-        return all(value < tolerance for enabled, value, tolerance in checks if enabled)
+        checks = (check_score, check_delta, check_loglik)
+        return has_converged(self.history, checks, (tol_score, tol_delta, tol_loglik))
 
-    def _progress(self, max_iter: int, eta: float, verbose: int) -> str:
-        """The last iteration of ``optimize`` in words."""
-        number, last = len(self.history["theta"]), {key: values[-1] for key, values in self.history.items()}
-        if verbose == 1:
-            return f"iteration {number} of at most {max_iter}"
-        change = float(last["loglik"] - self.history["loglik"][-2]) if number > 1 else math.nan
-        norms = {key: f"{float(last[key].norm()):.4g}" for key in ("score", "delta", "update")}
-        return (
-            f"iteration {number}: |score| {norms['score']}, |step| {norms['delta']}, eta {eta:g}, "
-            f"|clipped step| {norms['update']}, logL {float(last['loglik']):.6f} ({change:+.3g})"
-        )
+    def get_theta(self, select: str = "last", history: History | None = None) -> Tensor:
+        """θ (r,) of the last iteration, or (any other ``select``) of the one with the highest log-likelihood. Local."""
+        return chosen(self.history if history is None else history, "theta", select)
+
+    def get_beta(self, select: str = "last", history: History | None = None) -> Tensor:
+        """β̂ (p,) of the iteration of ``get_theta``. Local."""
+        return chosen(self.history if history is None else history, "beta", select)
 
     # What the methods share.
 
-    @property
-    def _num_parameters(self) -> int:
-        return len(self.covariance.parameters)
+    def _say(self, text: str) -> None:
+        if self.grid.is_root:
+            print(text, end="", file=sys.stderr, flush=True)
 
-    def _step(self, y: Tensor, x: Tensor, theta: Tensor) -> Step:
-        return ai_step(self._problem(y, x), self._theta(theta), self._phase)
+    def _use(self, covariance: Covariance) -> None:
+        self.covariance = covariance
+        self.layout = choose_layout(covariance.size, self.grid, self._tile_size)
 
-    def _theta(self, theta: Tensor) -> Tensor:
+    def _at(self, y: Tensor, x: Tensor, theta: Tensor) -> tuple[Problem, Tensor]:
+        """The problem and θ, checked. Local."""
+        values = self._theta(theta, y)
+        return self._problem(y, x), values
+
+    def _effects(
+        self, y: Tensor, x: Tensor, z: Tensor, theta: Tensor, map_theta_to_g: MatrixFunction | None
+    ) -> tuple[Tensor, Tensor]:
+        """β̂ (p,) and û (q,). Collective."""
+        map_theta_to_g = map_theta_to_g or self._map_theta_to_g
+        if map_theta_to_g is None:
+            raise InputError("map_theta_to_g: G of the random effects is needed, as a function of θ")
+        problem, values = self._at(y, x, theta)
+        G, Z = _whole(map_theta_to_g(theta)), _whole(z)
+        if Z.ndim != 2 or len(Z) != len(y) or G.shape != (Z.shape[1], Z.shape[1]):
+            raise InputError(f"z {tuple(Z.shape)} must be ({len(y)}, q) and G {tuple(G.shape)} must be (q, q)")
+        beta, Py = generalised_least_squares(problem, values, self._phase)
+        return beta, G @ (Z.mT @ Py)
+
+    def _theta(self, theta: Tensor, y: Tensor | None) -> Tensor:
+        """θ (r,) float64 on the CPU, checked; V from functions takes its size from ``y``, or from itself. Local."""
+        if not isinstance(self._builder, Covariance):
+            self._use(self._builder.covariance(None if y is None else y.numel(), theta))
         values = torch.as_tensor(theta, dtype=torch.float64).detach().cpu()
-        if values.shape != (self._num_parameters,):
-            raise InputError(
-                f"theta: {tuple(values.shape)} values given for {self._num_parameters} parameters "
-                f"({', '.join(self.covariance.parameters)})"
-            )
+        names = self.covariance.parameters
+        if values.shape != (len(names),):
+            raise InputError(f"theta: {tuple(values.shape)} values given for {len(names)} parameters ({', '.join(names)})")
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"theta: {values.tolist()} is not finite")
         return values
 
     def _problem(self, y: Tensor, x: Tensor) -> Problem:
-        n, device = self.covariance.size, self.grid.device
-        if y.shape != (n,) or x.ndim != 2 or x.shape[0] != n:
-            raise InputError(
-                f"y {tuple(y.shape)} and x {tuple(x.shape)} must have {n} rows, as V has; x must have two dimensions"
-            )
-        if not bool(torch.isfinite(y).all() and torch.isfinite(x).all()):
-            raise InputError("y and x must be finite")
-        return Problem(
-            self.covariance, y.double().to(device), Design.of(x.double().to(device)), self.grid, self.layout, jitter=self.jitter
-        )
-
-    def _bounds(self, problem: Problem, constrain: bool) -> tuple[Tensor, Tensor]:
-        """Of θ: those of the parameters, unless variances are not constrained. Local."""
-        lower, upper = self.covariance.map.bounds()
-        smallest = SMALLEST_RESIDUAL * float(residuals(problem).var())
-        independent = {p.name for t in self.covariance.terms if isinstance(t, Identity | Heterogeneous) for p in t.parameters}
-        for parameter, k in zip(self.covariance.map.parameters, self.covariance.map.source, strict=True):
-            if k >= 0 and parameter.unit == "loading" and lower[k] == 0:
-                lower[k] = smallest**0.5
-            if k < 0 or parameter.unit != "variance" or lower[k] == -math.inf:
-                continue
-            if not constrain:
-                lower[k] = -math.inf
-            elif parameter.name in independent:
-                lower[k] = smallest
-        return lower, upper
+        return Problem.of(self.covariance, y, x, self.grid, self.layout, self.jitter)
 
 
-def _evaluate(problem: Problem, request: Request, phase: PhaseProgress) -> Step | float:
-    """What the driver asks for. Collective."""
-    if request.how.is_complete:
-        return ai_step(problem, request.theta, phase, request.how)
-    return log_likelihood(problem, request.theta, phase, request.how.dtype)
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
-def _check_start(parameters: tuple[str, ...], theta: Tensor, lower: Tensor, upper: Tensor) -> None:
-    """Refuse a start outside the bounds. Local."""
-    for name, value, least, most in zip(parameters, theta.tolist(), lower.tolist(), upper.tolist(), strict=True):
-        if not least <= value <= most:
-            side, bound = ("below", least) if value < least else ("above", most)
-            raise ConfigError(f"start: {name} = {value:g} is {side} its bound {bound:g}; start within it or do not constrain")
+def _loglik(step: Step, required: bool) -> Tensor:
+    return _scalar(step.loglik if required else math.nan)
 
 
-def _layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:
-    """The tiling asked for, or a good one."""
-    if tile_size is None:
-        return TileLayout(size, choose_tile_size(size, grid.shape, on_gpu=grid.device.type != "cpu"), grid.shape)
-    layout = TileLayout(size, tile_size, grid.shape)
-    idle = layout.ranks_without_tile()
-    if idle:
-        ranks = f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))}"
-        raise ConfigError(
-            f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves {ranks} of the "
-            f"{grid.shape.rows} x {grid.shape.columns} grid without a tile; use at most {choose_tile_size(size, grid.shape)}, "
-            "or fewer ranks"
-        )
-    return layout
+def _whole(values: Tensor) -> Tensor:
+    """A replicated tensor as the results are: float64 on the CPU."""
+    return values.detach().double().cpu()

@@ -19,7 +19,7 @@ from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.evaluation import EXACT, Evaluation, Schedule, Traces
 from openreml_dist.reml.step import Step
-from openreml_dist.reml.trust import NO_INFORMATION, ModelStep, bounded_step, positive_definite, secant_correction
+from openreml_dist.reml.trust import NO_INFORMATION, Bounds, ModelStep, bounded_step, positive_definite, secant_correction
 
 
 class Status(StrEnum):
@@ -106,8 +106,7 @@ ACCEPTED_GAIN = 1e-4  # least actual share of the predicted rise of ℓ
 
 def average_information(
     start: Tensor,
-    lower: Tensor,
-    upper: Tensor,
+    bounds: Bounds,
     stopping: Stopping,
     report: Callable[[Iteration], None] | None = None,
     schedule: Schedule | None = None,
@@ -120,8 +119,7 @@ def average_information(
 
     Args:
         start: (r,) within the bounds.
-        lower: (r,) least values, −inf for none.
-        upper: (r,) greatest values, inf for none.
+        bounds: of θ.
         stopping: tolerances and the limit of iterations.
         report: told every accepted iterate at once.
         schedule: which evaluation follows which; by default all are exact.
@@ -136,7 +134,7 @@ def average_information(
     E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
     iterations: list[Iteration] = []
     while True:
-        iteration = _describe(len(iterations), step, E, lower, upper, evaluations)
+        iteration = _describe(len(iterations), step, E, bounds, evaluations)
         iterations.append(iteration)
         if report is not None:
             report(iteration)
@@ -147,7 +145,7 @@ def average_information(
             return Outcome(Status.ITERATION_LIMIT, tuple(iterations), f"not converged after {stopping.max_iter} iterations")
 
         how = schedule.following(step.evaluation, iteration.largest_move, iteration.noise)
-        trial, radius, evaluations = yield from _improve(step, E, lower, upper, radius, how)
+        trial, radius, evaluations = yield from _improve(step, E, bounds, radius, how)
         if trial is None and step.evaluation == EXACT:
             return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
         if trial is None:
@@ -155,7 +153,8 @@ def average_information(
             E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
             continue
         if _are_comparable(step, trial):
-            E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score)
+            free = ~bounds.holding(trial.theta, trial.score)
+            E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score, free)
         step = trial
 
 
@@ -173,14 +172,14 @@ def _evaluate_start(theta: Tensor, schedule: Schedule) -> Generator[Request, Rep
 
 
 def _improve(
-    step: Step, E: Tensor, lower: Tensor, upper: Tensor, radius: float, how: Evaluation
+    step: Step, E: Tensor, bounds: Bounds, radius: float, how: Evaluation
 ) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
-    B = _curvature(step, E, lower)
+    B = _curvature(step, E, bounds.lower)
     evaluations = 0
     while radius > SMALLEST_RADIUS:
-        model = bounded_step(step.score, B, step.theta, lower, upper, radius)
-        theta = torch.minimum(torch.maximum(step.theta + model.delta, lower), upper)
+        model = bounded_step(step.score, B, step.theta, bounds.for_step_from(step.theta), radius)
+        theta = bounds.clip(step.theta + model.delta)
         trial = yield Request(theta, how if evaluations == 0 else how.loglik_alone())
         evaluations += 1
         share = _gained_share(trial, step, model, how)
@@ -231,11 +230,11 @@ def _seen_error(step: Step) -> float:
     return step.trace_error * len(step.Py) if known else 0.0
 
 
-def _describe(number: int, step: Step, E: Tensor, lower: Tensor, upper: Tensor, evaluations: int) -> Iteration:
+def _describe(number: int, step: Step, E: Tensor, bounds: Bounds, evaluations: int) -> Iteration:
     """The iterate with its distance from the optimum as the quadratic model sees it."""
-    B = _curvature(step, E, lower)
-    next_step = bounded_step(step.score, B, step.theta, lower, upper, radius=float("inf"))
-    at_bound = ((step.theta <= lower) & (step.score <= 0)) | ((step.theta >= upper) & (step.score >= 0))
+    B = _curvature(step, E, bounds.lower)
+    next_step = bounded_step(step.score, B, step.theta, bounds, radius=float("inf"))
+    at_bound = bounds.holding(step.theta, step.score)
     standard_errors = torch.linalg.inv(B).diagonal().sqrt()
     largest_move = float((next_step.delta.abs() / standard_errors).max())
     noise = float((monte_carlo_errors(step, B, at_bound) / standard_errors).max())

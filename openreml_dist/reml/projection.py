@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.errors import InputError
-from openreml_dist.linalg import CholeskyFactor, Inverse
+from openreml_dist.linalg import CholeskyFactor, Inverse, diagonal
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -75,6 +75,12 @@ class Projection:
         PB: Tensor = self._V_inv @ columns - self.W @ (self.W.mT @ columns)
         return PB.reshape(B.shape)
 
+    def quadratic(self, B: Tensor) -> Tensor:
+        """BᵀPB (m, m) for a replicated B (n, m). Collective; with a factor it costs half of a product."""
+        WB = self.W.mT @ B
+        BPB: Tensor = self._V_inv.quadratic(B) - WB.mT @ WB
+        return BPB
+
     @property
     def tiles(self) -> TiledSymmetric:
         """The tiles of V⁻¹. Local; not with a factor."""
@@ -86,9 +92,25 @@ class Projection:
         """log|V| + log|XᵀV⁻¹X|."""
         return self._V_inv.log_determinant + fixed_log_determinant(self._C, self._X)
 
+    @property
+    def diagonal_of_inverse(self) -> Tensor:
+        """(V⁻¹)_ii (n,). Collective."""
+        return diagonal(self.tiles)
+
+    @property
+    def F(self) -> Tensor:
+        """(p, p) with FFᵀ = (XᵀV⁻¹X)⁻¹. Local."""
+        return fixed_effect_factor(self._C, self._X)
+
+    @property
+    def XF(self) -> Tensor:
+        """XF (n, p) = QC⁻ᵀ = VW: the sampling covariance of Xβ̂ is its product with its transpose. Local."""
+        XF_T: Tensor = torch.linalg.solve_triangular(self._C, self._X.Q.mT, upper=False)
+        return XF_T.mT
+
     def fixed_effects(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """β̂ (p,) = (XᵀV⁻¹X)⁻¹XᵀV⁻¹y and its sampling covariance (p, p). Local."""
-        F = fixed_effect_factor(self._C, self._X)
+        F = self.F
         return F @ (self.W.mT @ y), F @ F.mT
 
 

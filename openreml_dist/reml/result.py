@@ -15,8 +15,8 @@ from openreml_dist.covariance import Covariance
 from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
 from openreml_dist.reml.trust import NO_INFORMATION, positive_definite
 
-NO_ERROR = 1e-6  # standard error over value, of a function of parameters that are fixed or on their bounds
 SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
+NO_ERROR = 1e-7  # relative; a function that no free parameter moves, such as a correlation of 1, has no standard error
 LEAST_PART = 0.1  # of a parameter in a direction of unit length
 
 
@@ -169,8 +169,8 @@ def delta_method(
     gradients = torch.func.jacrev(functions)(theta)
     ses = {name: _se(gradient, theta_covariance) for name, gradient in gradients.items()}
     return tuple(
-        Estimate(name, float(value), None if (ses[name] or 0.0) <= NO_ERROR * abs(float(value)) else ses[name])
-        for name, value in values.items()
+        Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None)
+        for (name, value), se in zip(values.items(), ses.values(), strict=True)
     )
 
 

@@ -10,6 +10,50 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SHRINKAGE = 0.1  # of a parameter in one step towards a bound where its slope vanishes
+DISTANCE = 1e-4  # of such a bound that is kept, over that of the start
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Least and greatest θ.
+
+    Attributes:
+        lower: (r,), −inf for none.
+        upper: (r,), inf for none.
+        vanishing: (r,) parameters whose slope is zero on their lower bound whatever the data say, such as the diagonal of a
+            Cholesky factor at 0: whoever steps onto it can neither leave it nor tell whether it is right. ``lower`` is then
+            beside it, where the score has a sign, and is approached a factor at a time.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    vanishing: Tensor
+
+    @classmethod
+    def of(cls, lower: Tensor, upper: Tensor | None = None) -> Bounds:
+        """Bounds without ``vanishing`` ones; by default none above."""
+        upper = torch.full_like(lower, float("inf")) if upper is None else upper
+        return cls(lower, upper, torch.zeros_like(lower, dtype=torch.bool))
+
+    def clip(self, theta: Tensor) -> Tensor:
+        """The nearest θ within the bounds."""
+        return torch.minimum(torch.maximum(theta, self.lower), self.upper)
+
+    def beside_vanishing(self, start: Tensor) -> Bounds:
+        """Keep a distance from vanishing bounds, relative to that of the start."""
+        beside = self.lower + DISTANCE * (start - self.lower)
+        return Bounds(torch.where(self.vanishing, beside, self.lower), self.upper, self.vanishing)
+
+    def for_step_from(self, theta: Tensor) -> Bounds:
+        """Bounds of one step from θ."""
+        nearest = torch.maximum(self.lower, SHRINKAGE * theta)
+        return Bounds(torch.where(self.vanishing, nearest, self.lower), self.upper, self.vanishing)
+
+    def holding(self, theta: Tensor, score: Tensor) -> Tensor:
+        """(r,) parameters that are on a bound and would go beyond it."""
+        return ((theta <= self.lower) & (score <= 0)) | ((theta >= self.upper) & (score >= 0))
+
 
 @dataclass(frozen=True)
 class ModelStep:
@@ -28,22 +72,22 @@ class ModelStep:
     at_bound: Tensor
 
 
-def bounded_step(g: Tensor, B: Tensor, theta: Tensor, lower: Tensor, upper: Tensor, radius: float) -> ModelStep:
-    """Maximise gᵀδ − ½δᵀBδ subject to lower ≤ θ + δ ≤ upper and √(δᵀBδ) ≤ radius.
+def bounded_step(g: Tensor, B: Tensor, theta: Tensor, bounds: Bounds, radius: float) -> ModelStep:
+    """Maximise gᵀδ − ½δᵀBδ for θ + δ within the bounds and √(δᵀBδ) ≤ radius.
 
     The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite), in units of
     1/√B_kk, so that it does not depend on the units of y. A step longer than the radius is shortened, which keeps it within the
     bounds. Local.
     """
     unit = B.diagonal().rsqrt()
-    least, most = lower - theta, upper - theta  # of δ
+    least, most = bounds.lower - theta, bounds.upper - theta  # of δ
     scaled = _within(unit * g, unit[:, None] * B * unit, least / unit, most / unit)
     delta = torch.where(scaled <= least / unit, least, torch.where(scaled >= most / unit, most, unit * scaled))
     length = float((delta @ B @ delta).sqrt())
     if length > radius:
         delta = delta * (radius / length)
         length = radius
-    at_bound = (theta + delta <= lower) | (theta + delta >= upper)
+    at_bound = (delta <= least) | (delta >= most)
     return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_bound)
 
 
@@ -82,27 +126,28 @@ NOTHING = 1e-200  # information that is zero but for rounding; its inverse is st
 LOCAL_STEP = 0.5  # standard errors; over a longer step the mean curvature says little about that at its end
 
 
-def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor) -> Tensor:
+def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor, free: Tensor) -> Tensor:
     """E such that B = AI + E maps the last step to the change of score that it made: Bδ = −Δg.
 
     AI is close to −∂²ℓ but not equal, so plain AI-REML converges linearly; this symmetric rank-one term, two inner products,
     makes it superlinear. E stays as it was after a step that is not local, and is dropped (0) where it would change the
-    curvature along one direction by more than tenfold. Local.
+    curvature along one direction by more than tenfold. What is held on a bound (not ``free``) has no part in it. Local.
 
     References: Dennis, Gay & Welsch (1981), ACM TOMS 7:348, the structured secant idea (NL2SOL); Nocedal & Wright (2006), 6.2.
     """
     if float(delta @ AI @ delta) > LOCAL_STEP**2:
         return E
-    residual = -score_change - (AI + E) @ delta
+    residual = torch.where(free, -score_change - (AI + E) @ delta, 0.0)
     along = float(residual @ delta)
     unit = positive_definite(AI).diagonal().rsqrt()  # so that the units of y do not matter
     if abs(along) <= 1e-8 * float((unit * residual).norm() * (delta / unit).norm()):
         return E
     corrected = E + torch.outer(residual, residual) / along
-    L, info = torch.linalg.cholesky_ex(AI)
+    L, info = torch.linalg.cholesky_ex(AI[free][:, free])
     if int(info) > 0:
         return torch.zeros_like(E)
-    relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, corrected, upper=False).mT, upper=False)
+    E_free = corrected[free][:, free]
+    relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, E_free, upper=False).mT, upper=False)
     eigenvalues = 1 + torch.linalg.eigvalsh(0.5 * (relative + relative.mT))
     return corrected if bool(((eigenvalues > 0.1) & (eigenvalues < 10)).all()) else torch.zeros_like(E)
 

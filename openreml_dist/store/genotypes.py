@@ -135,6 +135,18 @@ def open_genotypes(path: str) -> GenotypeStore:
     )
 
 
+def read_variant_labels(store: GenotypeStore, variants: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Names and ALT alleles of some variants (m,); ``chromosome:position`` and ``.`` where the store has none."""
+    group = open_group(store.path)
+    if "variant_id" in group:
+        names = read_strings(group, "variant_id")[variants]
+    else:
+        places = zip(store.chromosome[variants].tolist(), store.position[variants].tolist(), strict=True)
+        names = np.array([f"{chromosome}:{position}" for chromosome, position in places])
+    alleles = read_strings(group, "variant_allele")[variants, 1] if "variant_allele" in group else np.full(len(variants), ".")
+    return names, alleles
+
+
 def _check_whole(path: str, attributes: dict[str, Any], dosages: DosageReader) -> None:
     array = dosages.array
     if attributes.get("format") == GENOTYPE_FORMAT:

@@ -25,6 +25,14 @@ Tile = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
+class GrmVariants:
+    """The SNPs behind a GRM: (m,) index in the genotype store, increasing, and (m,) frequency of the ALT allele."""
+
+    index: NDArray[np.int64]
+    allele_frequency: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class GrmStore:
     """A complete GRM store, opened for reading in one process; pickling it opens it again in the other process.
 
@@ -99,6 +107,18 @@ def open_grm(path: str) -> GrmStore:
         matches_iid_alone=bool(attributes["matches_iid_alone"]),
         _array=array,
     )
+
+
+def read_variants(path: str) -> GrmVariants | None:
+    """The SNPs behind a GRM store; None where it does not tell them, as for one that was imported."""
+    group = open_group(path)
+    return variants_of(group) if "variant_index" in group else None
+
+
+def variants_of(group: zarr.Group) -> GrmVariants:
+    """The SNPs that are stored with a GRM. Raises InputError where there are none."""
+    index, frequency = get_array(group, "variant_index"), get_array(group, "allele_frequency")
+    return GrmVariants(np.asarray(index[...], dtype=np.int64), np.asarray(frequency[...], dtype=np.float64))
 
 
 def _check_kind(path: str, attributes: dict[str, Any], group: zarr.Group) -> None:

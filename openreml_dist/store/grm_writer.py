@@ -12,16 +12,8 @@ from zarr.codecs import Crc32cCodec
 
 from openreml_dist.errors import InputError
 from openreml_dist.store.files import remove_partials
-from openreml_dist.store.grm import GRM_FORMAT, GRM_VERSION, check_unique, lower_tiles
+from openreml_dist.store.grm import GRM_FORMAT, GRM_VERSION, GrmVariants, check_unique, lower_tiles, variants_of
 from openreml_dist.store.zarr_group import create_array, get_array, open_group, written_chunks
-
-
-@dataclass(frozen=True, eq=False)
-class GrmVariants:
-    """The SNPs behind a GRM: (m,) index in the genotype store, increasing, and (m,) frequency of the ALT allele."""
-
-    index: NDArray[np.int64]
-    allele_frequency: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +27,7 @@ class GrmWriter:
 
     def variants(self) -> GrmVariants:
         """The SNPs that were given when the store was created."""
-        index, frequency = get_array(self._group, "variant_index"), get_array(self._group, "allele_frequency")
-        return GrmVariants(np.asarray(index[...], dtype=np.int64), np.asarray(frequency[...], dtype=np.float64))
+        return variants_of(self._group)
 
     def finished_tiles(self) -> set[tuple[int, int]]:
         """Tiles (i, j) that are on disk, each whole."""

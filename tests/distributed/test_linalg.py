@@ -12,6 +12,7 @@ from openreml_dist.errors import NotPositiveDefiniteError
 from openreml_dist.grid import Counters, ProcessGrid, Transfer
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.linalg import cholesky_, multiply, sweep_inverse_
+from openreml_dist.linalg.triangular import solve_lower, solve_lower_transposed
 from openreml_dist.plan.memory import Model, memory
 from openreml_dist.plan.work import cholesky_work, sweep_work
 from openreml_dist.tiled import TiledSymmetric, Workspace
@@ -46,6 +47,7 @@ def errors(grid: ProcessGrid, n: int, tile_size: int) -> dict[str, float]:
         "half solve": float((half.mT @ half - B.mT @ exact).norm() / (B.mT @ exact).norm() / unit),
         "log|A| by sweep": float(abs(inverse.log_determinant - log_determinant) / unit),  # |tr A⁻¹δA| ≤ n ε cond
         "log|A| by Cholesky": float(abs(factor.log_determinant - log_determinant) / unit),
+        "BᵀA⁻¹B": float((factor.quadratic(B) - B.mT @ exact).norm() / (B.mT @ exact).norm() / unit),
         "AB": float((multiply(tiled(A, tile_size, grid), B) - A @ B).norm() / (A @ B).norm() / (n * EPS)),
     }
 
@@ -136,6 +138,37 @@ def test_work_is_what_the_planner_computes_and_the_docstrings_say(rows: int, col
                 assert counters.bytes_received <= 8 * (bounds[name] + ragged + scalars)
             leading, in_panels = (n**3, 5 * n * n * b) if name == "sweep_inverse_" else (n**3 / 3, 2 * n * n * b)
             assert leading * 0.9 <= work.flops.sum() <= leading + in_panels + 4 * n * b * b
+
+
+COLUMNS = 3
+
+
+def counted_in_solves(rows: int, columns: int) -> list[Counters]:
+    """What this rank has counted in a forward and in a backward substitution."""
+    grid = ProcessGrid.connect(rows, columns)
+    n, tile_size = COUNTED[0]
+    B = torch.ones(n, COLUMNS, dtype=torch.float64)
+    L = cholesky_(tiled(random_positive_definite(n), tile_size, grid)).L
+    found = []
+    for solve in (solve_lower, solve_lower_transposed):
+        grid.counters = Counters()
+        solve(L, B)
+        found.append(grid.counters)
+    return found
+
+
+@pytest.mark.parametrize(("rows", "columns"), GRIDS)
+def test_solves_cost_what_their_docstrings_say(rows: int, columns: int) -> None:
+    (n, b), ranks = COUNTED[0], rows * columns
+    everyone = spawn(counted_in_solves, ranks, rows, columns)
+    received, tiles = n * COLUMNS, -(-n // b)
+    for which, (along, across) in enumerate([(rows, columns), (columns, rows)]):
+        assert sum(found[which].flops for found in everyone) == pytest.approx(n * n * COLUMNS, rel=2 * b / n)
+        for found in everyone:
+            ragged = b * COLUMNS
+            words = received * ((along > 1) / across + 2 * (across > 1)) + ragged
+            assert found[which].bytes_received <= 8 * words
+            assert found[which].messages_received <= (across > 1) * (tiles + 1) + (along > 1) * (tiles / across + 1)
 
 
 DELAY_SHARE = 0.1  # of the flops of a step, the time that every message takes

@@ -20,8 +20,7 @@ from openreml_dist.prep import tasks
 from openreml_dist.prep.grm import chunk_size, runs
 from openreml_dist.prep.relationship import relationship_block
 from openreml_dist.store.genotypes import open_dosages
-from openreml_dist.store.grm import open_grm
-from openreml_dist.store.grm_writer import GrmVariants
+from openreml_dist.store.grm import GrmVariants, open_grm
 from tests.helpers.grm import read_all
 from tests.prep.plink_data import SECONDS, command, dense_grm, genotypes, refuse, succeed, write_plink
 

@@ -46,6 +46,19 @@ def test_fit_on_the_gpu_finds_the_same_estimate() -> None:
     torch.testing.assert_close(gpu.beta, cpu.beta, rtol=1e-8, atol=1e-10)
 
 
+def test_random_effects_and_their_errors_equal_those_on_the_cpu() -> None:
+    covariance, y, X = model(600)
+    theta = torch.tensor([0.4, 0.1, 0.6], dtype=torch.float64)
+    found = [
+        REML(covariance, grid=ProcessGrid.single(device)).predictor(y, X, theta, error_variances=True).records()
+        for device in ("cuda", "cpu")
+    ]
+    for gpu, cpu in zip(*found, strict=True):
+        assert gpu.pev is not None and cpu.pev is not None
+        torch.testing.assert_close(gpu.values, cpu.values, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(gpu.pev, cpu.pev, rtol=1e-8, atol=1e-9)
+
+
 def test_failing_minor_is_reported_from_the_gpu() -> None:
     covariance, y, X = model(200)
     with pytest.raises(NotPositiveDefiniteError, match="leading minor of order"):

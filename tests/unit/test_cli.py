@@ -113,7 +113,6 @@ def test_defaults_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("no_such_key=1", ("no_such_key", "--help")),
         ("overwrite=perhaps", ("overwrite", "perhaps", "bool")),
         ("nonsense", ("nonsense",)),
-        ("", ("mandatory",)),
     ],
 )
 def test_configuration_errors(program: str, override: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +120,13 @@ def test_configuration_errors(program: str, override: str, words: tuple[str, ...
     with pytest.raises(ConfigError) as raised:
         cli.compose(program, PROGRAMS[program], lambda _: pytest.fail("it ran"))
     assert [word for word in words if word not in str(raised.value).lower()] == [], str(raised.value)
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "fit"])  # what that needs depends on its model
+def test_values_that_must_be_given(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(ConfigError, match=r"(?i)mandatory"):
+        cli.compose(program, PROGRAMS[program], lambda _: pytest.fail("it ran"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

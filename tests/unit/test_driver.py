@@ -12,10 +12,10 @@ from openreml_dist.errors import NotPositiveDefiniteError
 from openreml_dist.reml.driver import Iteration, Outcome, Reply, Request, Stopping, average_information
 from openreml_dist.reml.evaluation import EXACT
 from openreml_dist.reml.step import Step
+from openreml_dist.reml.trust import Bounds
 from tests.helpers.oracle import Case
 
-LOWER = torch.tensor([0.0, 1e-6], dtype=torch.float64)
-UPPER = torch.full((2,), float("inf"), dtype=torch.float64)
+BOUNDS = Bounds.of(torch.tensor([0.0, 1e-6], dtype=torch.float64))
 
 
 def answer(case: Case, theta: Tensor) -> Step:
@@ -41,7 +41,7 @@ def converse(
 def run(
     case: Case, start: Tensor, stopping: Stopping | None = None, report: Callable[[Iteration], None] | None = None
 ) -> tuple[Outcome, list[Request]]:
-    decisions = average_information(start, LOWER, UPPER, stopping or Stopping(), report)
+    decisions = average_information(start, BOUNDS, stopping or Stopping(), report)
     return converse(decisions, lambda request, _: honest(case, request))
 
 
@@ -109,7 +109,7 @@ def test_limit_of_iterations_is_kept() -> None:
 
 
 def test_indefinite_start_is_an_error() -> None:
-    decisions = average_information(torch.ones(2).double(), LOWER, UPPER, Stopping())
+    decisions = average_information(torch.ones(2).double(), BOUNDS, Stopping())
     next(decisions)
     with pytest.raises(NotPositiveDefiniteError, match="start"):
         decisions.send(None)
@@ -118,7 +118,7 @@ def test_indefinite_start_is_an_error() -> None:
 @pytest.mark.parametrize("bad", [None, float("nan"), -1e9])
 def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | None) -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), BOUNDS, Stopping())
     outcome, requests = converse(decisions, lambda request, number: bad if number in (1, 2) else honest(case, request))
     assert outcome.status == "converged"
     start, first, second, third, accepted = requests[:5]
@@ -132,7 +132,7 @@ def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(bad: float | N
 
 def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), BOUNDS, Stopping())
     # trial 1 is rejected, 2 is accepted by its loglik alone, and 3, its complete evaluation, is not positive definite
     outcome, requests = converse(decisions, lambda request, number: None if number in (1, 3) else honest(case, request))
     assert outcome.status == "converged"
@@ -142,7 +142,7 @@ def test_sweep_that_fails_where_the_factor_existed_is_a_rejection() -> None:
 
 def test_no_gain_anywhere_is_stalled() -> None:
     case = simple()
-    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), LOWER, UPPER, Stopping())
+    decisions = average_information(torch.tensor([0.01, 5.0], dtype=torch.float64), BOUNDS, Stopping())
     outcome, _ = converse(decisions, lambda request, number: honest(case, request) if number == 0 else -1e9)
     assert outcome.status == "stalled"
     assert outcome.last.number == 0

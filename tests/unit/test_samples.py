@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from openreml_dist.app.samples import read_inputs
-from openreml_dist.app.samples_design import MAX_LEVELS, find_collinear
+from openreml_dist.app.samples_design import MAX_LEVELS
+from openreml_dist.collinear import find_collinear
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
 

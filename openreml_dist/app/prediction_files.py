@@ -1,0 +1,65 @@
+"""Layouts of the files of predictions, and which columns of X are one covariate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from openreml_dist.app.samples import Inputs
+from openreml_dist.app.snp_effects import SnpSource
+from openreml_dist.reml import Effects, FitResult
+from openreml_dist.store.genotypes import open_genotypes, read_variant_labels
+
+
+def covariates(names: tuple[str, ...]) -> dict[str, list[int]]:
+    """Columns of X by covariate, without the intercept: ``batch=b1`` and ``C(batch)[T.b1]`` are columns of a factor."""
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        if name.lower() != "intercept":
+            groups.setdefault(re.sub(r"\[[^]]*\]|=.*", "", name), []).append(column)
+    return groups
+
+
+def indi_blp(inputs: Inputs, effects: list[Effects], variances: Tensor, Py: Tensor) -> str:
+    """Lines of GCTA's ``.indi.blp``: FID, IID, then σ²Py and u of each component, the residual last, and a tab at the end."""
+    columns = [column for made, variance in zip(effects, variances, strict=True) for column in (variance * Py, made.values)]
+    labels = zip(inputs.family_id.tolist(), inputs.sample_id.tolist(), strict=True)
+    return _lines(labels, torch.stack(columns, dim=1).tolist())
+
+
+def snp_blp(source: SnpSource, effects: NDArray[np.float64]) -> str:
+    """Lines of GCTA's ``.snp.blp``: SNP, counted allele, effect in each component, and a tab at the end."""
+    names, alleles = read_variant_labels(open_genotypes(source.path), source.variants.index)
+    return _lines(zip(names.tolist(), alleles.tolist(), strict=True), effects.tolist())
+
+
+def blup_table(inputs: Inputs, effects: list[Effects]) -> Any:
+    """FID, IID, and for each term its effects, with error variances and reliabilities where there are any: a data frame."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {"FID": inputs.family_id, "IID": inputs.sample_id}
+    for made in effects:
+        numbers = {"": made.values, ".pev": made.pev, ".reliability": made.reliability}
+        columns |= {made.name + suffix: values.numpy() for suffix, values in numbers.items() if values is not None}
+    return pd.DataFrame(columns)
+
+
+def fixed_effects_block(fit: FitResult) -> str:
+    """The end of GCTA's ``.hsq`` with ``--reml-est-fix``: an empty line, then estimates and standard errors."""
+    rows = zip(fit.beta.tolist(), fit.beta_se.tolist(), strict=True)
+    return "\nFix_eff\tSE\n" + "".join(f"{estimate:.6f}\t{se:.6f}\n" for estimate, se in rows)
+
+
+def _lines(labels: Iterable[tuple[str, str]], numbers: list[list[float]]) -> str:
+    """Two labels and numbers of 6 digits a line, each with a tab behind it."""
+    lines = []
+    for (first, second), row in zip(labels, numbers, strict=True):
+        cells = (first, second, *(f"{number:.6g}" for number in row))
+        lines.append("\t".join(cells) + "\t\n")
+    return "".join(lines)

@@ -1,0 +1,187 @@
+"""A mixed model of a table of records: formula and structures in, y, X and V(θ) out.
+
+Legend: n analysed records, p fixed effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance import Covariance, SameLevel, VarianceComponent
+from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
+from openreml_dist.models.structures import Heterogeneous, Independent, Structure, term_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from openreml_dist.grid import ProcessGrid
+    from openreml_dist.reml import REML, FitResult
+
+TRAIT = "trait"  # column of a multi-trait table that says which trait a record is of
+VALUE = "value"
+
+
+@dataclass(frozen=True)
+class MixedModel:
+    """y ~ N(Xβ, V(θ)) for the records of a table.
+
+    Attributes:
+        y: (n,).
+        X: (n, p).
+        covariance: V(θ), the residual last.
+        fixed_names: p names.
+        trait: what y is.
+        records: the analysed rows of the table, a row a record, in the order of y.
+        report: what was read and left out, in words.
+        dropped: records left out by reason.
+    """
+
+    y: Tensor
+    X: Tensor
+    covariance: Covariance
+    fixed_names: tuple[str, ...]
+    trait: str
+    records: pd.DataFrame
+    report: tuple[str, ...]
+    dropped: dict[str, int]
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        table: pd.DataFrame,
+        fixed: str,
+        random: Mapping[str, Structure],
+        residual: Structure | None = None,
+        *,
+        traits: Sequence[str] = (),
+        fix: Mapping[str, float] | None = None,
+        share: Sequence[Sequence[str]] = (),
+        transform: Mapping[str, str] | None = None,
+    ) -> MixedModel:
+        """Describe a model over the columns of a table. Local: with ranks, every rank calls it with the same table.
+
+        Records with a missing value in a column that the model uses are left out, and counted. With several traits, each row
+        gives a record for every trait that it has; ``trait`` is then a column for structures, and every trait has fixed
+        effects of its own.
+
+        Args:
+            table: a row a record (of several traits: a row an individual).
+            fixed: ``response ~ 1 + covariate + C(factor)``; with ``traits`` the right-hand side alone.
+            random: random terms by name.
+            residual: by default independent records of one variance, of several traits one variance a trait.
+            traits: columns of the responses of a multi-trait model.
+            fix: values of parameters that are not estimated.
+            share: groups of parameters that have one value.
+            transform: parameters that the solver moves on another scale: ``log``, ``logit``.
+        Raises:
+            InputError, ConfigError: for columns that are not there, values that cannot be used, effects that cannot be
+                estimated, each named.
+        """
+        residual = residual or (Heterogeneous(TRAIT) if traits else Independent())
+        structures = {**random, "residual": residual}
+        if "residual" in random:
+            raise ConfigError("a random term is called residual; give it another name")
+        records, formula = _stacked(table, fixed, traits) if traits else (table, fixed)
+        needed = dict.fromkeys(columns_of(formula))
+        needed |= dict.fromkeys(column for structure in structures.values() for column in structure.columns)
+        records, dropped = _complete(records, list(needed), structures)
+        report = [f"records: {len(records):,} analysed", *(f"left out: {n:,} records {why}" for why, n in dropped.items())]
+        y, trait = response(formula, records)
+        X, names = covariates(formula, records)
+        if traits:
+            X, names = by_trait(X, names, records[TRAIT].astype(str).tolist())
+            trait = ", ".join(traits)
+        covariance = _covariance(structures, records, fix, share, transform)
+        return cls(
+            torch.tensor(y),
+            torch.tensor(checked(X, names)),
+            covariance,
+            names,
+            trait,
+            records,
+            tuple(report),
+            dropped,
+        )
+
+    def reml(self, grid: ProcessGrid | None = None, **settings: Any) -> REML:
+        """The solver of this model; settings are those of ``REML``. Collective."""
+        from openreml_dist.reml import REML
+
+        return REML(self.covariance, grid=grid, **settings)
+
+    def fit(self, grid: ProcessGrid | None = None, **settings: Any) -> FitResult:
+        """Estimate θ; settings are those of ``REML.fit``. Collective."""
+        return self.reml(grid).fit(self.y, self.X, **settings)
+
+
+def _stacked(table: pd.DataFrame, fixed: str, traits: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """A record for every trait that a row has, trait after trait, and the formula of their values."""
+    import pandas as pd
+
+    if "~" in fixed:
+        raise ConfigError(f"fixed: {fixed!r}: with traits, give the right-hand side alone")
+    if len(traits) < 2 or len(set(traits)) < len(traits):
+        raise ConfigError(f"traits: {', '.join(traits)}: two or more different columns are needed")
+    absent = [trait for trait in traits if trait not in table]
+    if absent:
+        raise InputError(f"traits: the table has no column {', '.join(absent)}; it has {', '.join(map(str, table.columns))}")
+    taken = [name for name in (TRAIT, VALUE) if name in table]
+    if taken:
+        raise InputError(f"the table has a column called {taken[0]}, which a model of several traits makes; rename it")
+    parts = [table.assign(trait=trait, value=table[trait]) for trait in traits]
+    records = pd.concat(parts, ignore_index=True)
+    return records.assign(trait=pd.Categorical(records[TRAIT], categories=list(traits))), f"{VALUE} ~ {fixed}"
+
+
+def _complete(
+    records: pd.DataFrame, columns: Sequence[str], structures: Mapping[str, Structure]
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Records that have everything, and how many were left out, each under the first reason that holds."""
+    absent = [column for column in columns if column not in records]
+    if absent:
+        raise InputError(f"the table has no column {', '.join(absent)}; it has {', '.join(map(str, records.columns))}")
+    dropped: dict[str, int] = {}
+
+    def keep(good: Any, why: str) -> None:
+        nonlocal records
+        if not good.all():
+            dropped[why] = dropped.get(why, 0) + int((~good).sum())
+            records = records[good]
+
+    for column in columns:
+        if column == VALUE and TRAIT in records:
+            for trait in records[TRAIT].cat.categories:
+                keep((records[VALUE].notna() | (records[TRAIT] != trait)).to_numpy(), f"have no value of {trait}")
+        else:
+            keep(records[column].notna().to_numpy(), f"have no value of {column}")
+    for structure in structures.values():
+        for why in structure.usable(records):
+            keep(structure.usable(records)[why], why)
+    if records.empty:
+        raise InputError(
+            "no record has everything that the model uses:\n  " + "\n  ".join(f"{n:,} {why}" for why, n in dropped.items())
+        )
+    return records.reset_index(drop=True), dropped
+
+
+def _covariance(
+    structures: Mapping[str, Structure],
+    records: pd.DataFrame,
+    fix: Mapping[str, float] | None,
+    share: Sequence[Sequence[str]],
+    transform: Mapping[str, str] | None,
+) -> Covariance:
+    terms = [term_of(structure, records, name) for name, structure in structures.items()]
+    groups: dict[bytes, str] = {}
+    for term in terms:
+        if isinstance(term, VarianceComponent) and isinstance(term.K, SameLevel):
+            same = groups.setdefault(term.K.first_of_each().tobytes(), term.name)
+            if same != term.name:
+                raise InputError(f"{same} and {term.name} group the records alike, so their variances cannot be told apart")
+    return Covariance(terms, fixed=fix, shared=share, transforms=transform)
