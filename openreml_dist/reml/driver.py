@@ -19,7 +19,7 @@ from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.evaluation import EXACT, Evaluation, Schedule, Traces
 from openreml_dist.reml.step import Step
-from openreml_dist.reml.trust import Bounds, ModelStep, bounded_step, positive_definite, secant_correction
+from openreml_dist.reml.trust import NO_INFORMATION, Bounds, ModelStep, bounded_step, positive_definite, secant_correction
 
 
 class Status(StrEnum):
@@ -175,7 +175,7 @@ def _improve(
     step: Step, E: Tensor, bounds: Bounds, radius: float, how: Evaluation
 ) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
-    B = positive_definite(step.AI + E)
+    B = _curvature(step, E, bounds.lower)
     evaluations = 0
     while radius > SMALLEST_RADIUS:
         model = bounded_step(step.score, B, step.theta, bounds.for_step_from(step.theta), radius)
@@ -232,13 +232,20 @@ def _seen_error(step: Step) -> float:
 
 def _describe(number: int, step: Step, E: Tensor, bounds: Bounds, evaluations: int) -> Iteration:
     """The iterate with its distance from the optimum as the quadratic model sees it."""
-    B = positive_definite(step.AI + E)
+    B = _curvature(step, E, bounds.lower)
     next_step = bounded_step(step.score, B, step.theta, bounds, radius=float("inf"))
     at_bound = bounds.holding(step.theta, step.score)
     standard_errors = torch.linalg.inv(B).diagonal().sqrt()
     largest_move = float((next_step.delta.abs() / standard_errors).max())
     noise = float((monte_carlo_errors(step, B, at_bound) / standard_errors).max())
     return Iteration(number, step, evaluations, at_bound, next_step, largest_move, noise)
+
+
+def _curvature(step: Step, E: Tensor, lower: Tensor) -> Tensor:
+    """AI + E, positive definite; a variance of which the data say nothing, such as one of fixed effects, keeps its value."""
+    unknown = (lower == 0) & (step.theta > 0) & (step.AI.diagonal() * step.theta.square() < NO_INFORMATION)
+    B = torch.where(unknown[:, None] | unknown, 0.0, step.AI + E)
+    return positive_definite(B + torch.diag(torch.where(unknown, step.theta.pow(-2), 0.0)))
 
 
 def monte_carlo_errors(step: Step, B: Tensor, at_bound: Tensor) -> Tensor:

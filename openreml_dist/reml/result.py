@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Quantity
 from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
-from openreml_dist.reml.trust import positive_definite
+from openreml_dist.reml.trust import NO_INFORMATION, positive_definite
 
 SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
 NO_ERROR = 1e-7  # relative; a function that no free parameter moves, such as a correlation of 1, has no standard error
@@ -119,10 +119,16 @@ class FitResult:
 
     @property
     def confounded(self) -> tuple[str, ...]:
-        """Names of parameters that the data cannot tell apart: the information of a combination of them is zero."""
-        free = torch.nonzero(~self.at_bound).flatten()
-        AI = self.iterations[-1].step.AI[free][:, free] if self.iterations else torch.eye(0, dtype=torch.float64)
-        return tuple(self.parameters[int(free[k])] for k in singular_directions(AI))
+        """Names of parameters that the data cannot tell apart, from each other or from fixed effects.
+
+        The information of a combination of them is zero, or that of one of them is at every iterate: AI_kk θ_k² ≈ 0.
+        """
+        if not self.iterations:
+            return ()
+        steps = [iteration.step for iteration in self.iterations]
+        strength = torch.stack([step.AI.diagonal() * step.theta.square() for step in steps]).amax(dim=0)
+        unknown = {*singular_directions(steps[-1].AI), *torch.nonzero(strength < NO_INFORMATION).flatten().tolist()}
+        return tuple(self.parameters[k] for k in sorted(unknown))
 
     @property
     def beta_se(self) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
-from openreml_dist.errors import ConfigError
+from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.reml.step import Problem
 
+NOTHING_LEFT = 1e-12  # of y, after its fit on X
 SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
 
 
@@ -63,7 +64,13 @@ def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
 
 
 def residuals(problem: Problem) -> Tensor:
-    """e (n,), y less its least-squares fit on X. Local."""
+    """e (n,), y less its least-squares fit on X. Local.
+
+    Raises:
+        InputError: if nothing is left, on every rank.
+    """
     Q = problem.X.Q
     e: Tensor = problem.y - Q @ (Q.mT @ problem.y)
+    if float(e.norm()) <= NOTHING_LEFT * float(problem.y.norm()):
+        raise InputError("y is constant, or a linear combination of the columns of x: there is no variance to estimate")
     return e

@@ -75,10 +75,24 @@ class ModelStep:
 def bounded_step(g: Tensor, B: Tensor, theta: Tensor, bounds: Bounds, radius: float) -> ModelStep:
     """Maximise gᵀδ − ½δᵀBδ for θ + δ within the bounds and √(δᵀBδ) ≤ radius.
 
-    The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite). A step
-    longer than the radius is shortened, which keeps it within the bounds. Local.
+    The bounds are met by an active set (primal, one parameter at a time; exact, since B is positive definite), in units of
+    1/√B_kk, so that it does not depend on the units of y. A step longer than the radius is shortened, which keeps it within the
+    bounds. Local.
     """
+    unit = B.diagonal().rsqrt()
     least, most = bounds.lower - theta, bounds.upper - theta  # of δ
+    scaled = _within(unit * g, unit[:, None] * B * unit, least / unit, most / unit)
+    delta = torch.where(scaled <= least / unit, least, torch.where(scaled >= most / unit, most, unit * scaled))
+    length = float((delta @ B @ delta).sqrt())
+    if length > radius:
+        delta = delta * (radius / length)
+        length = radius
+    at_bound = (delta <= least) | (delta >= most)
+    return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_bound)
+
+
+def _within(g: Tensor, B: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """The δ between ``least`` and ``most`` that maximises gᵀδ − ½δᵀBδ."""
     held = torch.zeros_like(g, dtype=torch.bool)
     at = torch.zeros_like(g)  # where a held δ is: on the bound that it would have crossed
     for _ in range(3 * len(g) + 1):
@@ -94,13 +108,7 @@ def bounded_step(g: Tensor, B: Tensor, theta: Tensor, bounds: Bounds, radius: fl
         if not bool(wrong.any()):
             break
         held = held & (multiplier > multiplier[wrong].min())
-    delta = torch.minimum(torch.maximum(delta, least), most)
-    length = float((delta @ B @ delta).sqrt())
-    if length > radius:
-        delta = delta * (radius / length)
-        length = radius
-    at_bound = (delta <= least) | (delta >= most)
-    return ModelStep(delta, float(g @ delta - 0.5 * delta @ B @ delta), length, at_bound)
+    return torch.minimum(torch.maximum(delta, least), most)
 
 
 def _solve_free(g: Tensor, B: Tensor, at: Tensor, held: Tensor) -> Tensor:
@@ -113,6 +121,8 @@ def _solve_free(g: Tensor, B: Tensor, at: Tensor, held: Tensor) -> Tensor:
     return delta
 
 
+NO_INFORMATION = 1e-12  # of a parameter in units of itself
+NOTHING = 1e-200  # information that is zero but for rounding; its inverse is still a number
 LOCAL_STEP = 0.5  # standard errors; over a longer step the mean curvature says little about that at its end
 
 
@@ -129,7 +139,8 @@ def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor
         return E
     residual = torch.where(free, -score_change - (AI + E) @ delta, 0.0)
     along = float(residual @ delta)
-    if abs(along) <= 1e-8 * float(residual.norm() * delta.norm()):
+    unit = positive_definite(AI).diagonal().rsqrt()  # so that the units of y do not matter
+    if abs(along) <= 1e-8 * float((unit * residual).norm() * (delta / unit).norm()):
         return E
     corrected = E + torch.outer(residual, residual) / along
     L, info = torch.linalg.cholesky_ex(AI[free][:, free])
@@ -142,8 +153,14 @@ def secant_correction(E: Tensor, AI: Tensor, delta: Tensor, score_change: Tensor
 
 
 def positive_definite(B: Tensor) -> Tensor:
-    """B with the eigenvalues of its unit-diagonal form raised to at least 1e-10: a confounded model still has a step. Local."""
-    scale = B.diagonal().clamp_min(torch.finfo(B.dtype).tiny).rsqrt()
+    """B with the eigenvalues of its unit-diagonal form raised to at least 1e-10: a confounded model still has a step.
+
+    A parameter without any information, such as the correlation of a term whose variance is 0, has curvature 1. Local.
+    """
+    unknown = B.diagonal() <= NOTHING
+    if bool(unknown.any()):
+        B = B + torch.diag(unknown.to(B.dtype))
+    scale = B.diagonal().rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * B * scale)
     if float(values[0]) >= 1e-10:
         return B

@@ -1,0 +1,145 @@
+"""Fits that end on a bound, that the data cannot decide, or that only differ in units and order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from openreml_dist import REML, Covariance, FitResult, Grouping, Identity, Kernel
+from openreml_dist.covariance import AR1, HadamardProduct, IdentityMatrix, SameLevel, Scaled, Term, Unstructured
+from openreml_dist.errors import ConfigError, InputError
+
+N = 120
+random = np.random.default_rng(3)
+LEVELS, TRAIT = random.integers(0, 12, N), np.arange(N) % 2
+EFFECTS, NOISE = random.standard_normal(12), np.random.default_rng(4).standard_normal(N)
+Z = random.standard_normal((N, 200))
+ONE = torch.ones(N, 1, dtype=torch.float64)
+GROUPED = torch.tensor(EFFECTS[LEVELS] + NOISE)
+TWO_TRAITS = torch.tensor((1 + TRAIT) * EFFECTS[LEVELS] + 0.5 * NOISE)  # genetic correlation 1
+
+
+def fit(y: Tensor, *terms: Term, start: object = "auto", **settings: object) -> FitResult:
+    return REML(Covariance(terms, **settings)).fit(y, ONE, start)  # type: ignore[arg-type]
+
+
+def bivariate(name: str = "G") -> Term:
+    return HadamardProduct(Unstructured(["a", "b"], name).selected(TRAIT), SameLevel(LEVELS, "level"))
+
+
+def series() -> Term:
+    return Scaled(AR1(N, "time"), "series")
+
+
+def derived(fit: FitResult) -> dict[str, tuple[float, float | None]]:
+    return {estimate.name: (estimate.value, estimate.se) for estimate in fit.derived}
+
+
+def test_a_genetic_correlation_of_one_is_found_whatever_the_start() -> None:
+    """∂(LLᵀ)/∂L_bb is zero at L_bb = 0, which must not pass for the optimum."""
+    fits = [fit(TWO_TRAITS, bivariate(), Identity(N))]
+    fits += [fit(TWO_TRAITS, bivariate(), Identity(N), start=start) for start in ([0.1, 0, 1, 1], [1, -1, 0.1, 0.3])]
+    for found in fits:
+        assert found.status == "converged_at_bound"
+        assert found.loglik == pytest.approx(fits[0].loglik, abs=1e-6)
+        correlation, se = derived(found)["G.correlation[a,b]"]
+        assert correlation == pytest.approx(1, abs=1e-5) and se is None
+
+
+def test_a_correlation_without_a_variance_stays_where_it_is() -> None:
+    found = fit(torch.tensor(NOISE), series(), Identity(N), start=[0.0, 0.5, 1.0])
+    assert found.status == "converged_at_bound"
+    assert found.theta[:2].tolist() == [0.0, 0.5]
+    assert "time.correlation" in found.confounded
+
+
+def test_the_correlations_of_a_random_walk_and_of_a_saw_come_near_their_limits() -> None:
+    assert float(fit(torch.tensor(np.cumsum(NOISE)), series()).theta[1]) > 0.9
+    assert float(fit(torch.tensor(3 * (-1.0) ** np.arange(N) + 0.1 * NOISE), series()).theta[1]) < -0.99
+
+
+def kernel(name: str, scale: float = 1.0) -> Kernel:
+    return Kernel.from_array(scale * Z @ Z.T / 200, name)
+
+
+@pytest.mark.parametrize(
+    ("terms", "names"),
+    [
+        ([kernel("k1"), kernel("k2"), Identity(N)], ("k1", "k2")),
+        ([kernel("k1"), kernel("k3", 3.0), Identity(N)], ("k1", "k3")),
+        ([Identity(N, "e1"), Identity(N, "e2")], ("e1", "e2")),
+        ([HadamardProduct(Unstructured(2, "G").selected(TRAIT), IdentityMatrix(N))], ("G.L[2,1]",)),
+    ],
+)
+def test_what_the_data_cannot_tell_apart_is_named(terms: list[Term], names: tuple[str, ...]) -> None:
+    found = fit(TWO_TRAITS, *terms)
+    assert found.status in ("converged", "converged_at_bound")
+    assert found.confounded == names
+
+
+def test_two_unstructured_terms_that_are_one_are_named() -> None:
+    found = fit(TWO_TRAITS, bivariate("G"), bivariate("H"), Identity(N))
+    assert found.confounded == tuple(f"{term}.L[{pair}]" for term in "GH" for pair in ("a,a", "b,a", "b,b"))
+
+
+def test_a_variance_of_fixed_effects_is_named_and_keeps_its_value() -> None:
+    X = torch.tensor(np.eye(12)[LEVELS])
+    reml = REML(Covariance([Grouping(LEVELS, "group"), Identity(N)]))
+    found = reml.fit(GROUPED, X)
+    assert found.confounded == ("group",)
+    assert 0 < float(found.theta[0]) < 10
+    assert float(found.theta[1]) == pytest.approx(float(REML(Identity(N)).fit(GROUPED, X).theta[0]))
+
+
+def test_a_level_without_a_record_is_named() -> None:
+    G = Unstructured(["a", "b", "c"], "G").selected(TRAIT)
+    found = fit(TWO_TRAITS, HadamardProduct(G, SameLevel(LEVELS, "level")), Identity(N))
+    assert found.status == "converged_at_bound"
+    assert set(found.confounded) >= {"G.L[c,a]", "G.L[c,b]", "G.L[c,c]"}
+
+
+def test_nothing_to_estimate_is_refused() -> None:
+    with pytest.raises(InputError, match="no free parameter"):
+        fit(GROUPED, Identity(N), fixed={"residual": 1.0})
+    with pytest.raises(InputError, match="y is constant"):
+        fit(torch.full((N,), 3.0, dtype=torch.float64), Grouping(LEVELS, "group"), Identity(N))
+
+
+def test_a_start_outside_the_bounds_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"time.correlation = 1.5 is above its bound 0.999999"):
+        fit(GROUPED, series(), Identity(N), start=[1.0, 1.5, 1.0])
+
+
+def test_a_fixed_parameter_has_no_standard_error() -> None:
+    found = fit(GROUPED, Grouping(LEVELS, "group"), Identity(N), fixed={"residual": 1.0})
+    assert found.parameters == ("group",)
+    assert derived(found) == {"residual": (1.0, None)}
+
+
+MODELS = {
+    "autocorrelated": (GROUPED, lambda: [series(), Grouping(LEVELS, "group"), Identity(N)]),
+    "bivariate": (TWO_TRAITS, lambda: [bivariate(), Identity(N)]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_units_of_y_change_nothing_but_units(name: str, scale: float) -> None:
+    y, terms = MODELS[name]
+    ours, theirs = fit(y, *terms()), fit(scale * y, *terms())
+    assert theirs.status == ours.status and theirs.num_iterations == ours.num_iterations
+    parameters = Covariance(terms()).map.parameters
+    for parameter, mine, other in zip(parameters, ours.theta, theirs.theta, strict=True):
+        power = {"variance": 2, "loading": 1}.get(parameter.unit, 0)
+        assert float(other) == pytest.approx(float(mine) * scale**power, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_order_of_terms_changes_nothing(name: str) -> None:
+    y, terms = MODELS[name]
+    ours, theirs = fit(y, *terms()), fit(y, *reversed(terms()))
+    values = dict(zip(theirs.parameters, theirs.theta.tolist(), strict=True))
+    assert ours.loglik == pytest.approx(theirs.loglik, abs=1e-7)
+    assert [values[name] for name in ours.parameters] == pytest.approx(ours.theta.tolist(), rel=1e-5)
