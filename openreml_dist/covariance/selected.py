@@ -9,7 +9,7 @@ from torch import Tensor
 
 from openreml_dist.covariance.checks import samples_of
 from openreml_dist.covariance.parameters import Quantity
-from openreml_dist.covariance.term import Indices, Samples, Term, take
+from openreml_dist.covariance.term import DiagonalTerm, Indices, Samples, Term, take
 
 
 class Selected(Term):
@@ -49,3 +49,35 @@ class Selected(Term):
     def selected(self, samples: Indices) -> Term:
         """V at samples of the samples."""
         return self.term.selected(self.index[samples])
+
+
+class SelectedDiagonal(DiagonalTerm):
+    """A diagonal term on some samples of it, none of them twice, so that it stays diagonal.
+
+    Args:
+        term: diagonal, of size m.
+        index: (n,) sample of it for each sample of this term, all different.
+    """
+
+    def __init__(self, term: DiagonalTerm, index: Indices) -> None:
+        self.term = term
+        self.index = samples_of(index, term.size, term.name)
+        self.name = term.name
+        self.size = len(self.index)
+        self.parameters = term.parameters
+
+    def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
+        """That of the term."""
+        return self.term.diagonal(take(self.index, samples), eta, device)
+
+    def diagonal_derivatives(self, samples: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor]:
+        """Those of the term."""
+        return self.term.diagonal_derivatives(take(self.index, samples), eta, device)
+
+    def selected(self, samples: Indices) -> Term:
+        """The term at samples of the samples."""
+        return self.term.selected(self.index[samples])
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """As for any selection."""
+        return Selected(self.term, self.index).start(squares, share)

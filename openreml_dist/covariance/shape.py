@@ -25,8 +25,6 @@ def diagonal_if_alone(term: Term, eta: Tensor, device: torch.device) -> Tensor |
         return None if diagonal is None else float(eta[0]) * diagonal
     if isinstance(term, DiagonalTerm):
         return term.diagonal(range(term.size), eta, device)
-    if isinstance(term, Selected) and isinstance(term.term, DiagonalTerm) and len(np.unique(term.index)) == term.size:
-        return term.term.diagonal(term.index, eta, device)
     return None
 
 

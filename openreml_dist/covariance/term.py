@@ -210,6 +210,12 @@ class DiagonalTerm(Term):
         for piece in self.pieces(spans, eta, device):
             yield piece, self.diagonal_derivatives(spans[piece.tile][0], eta, device)
 
+    def selected(self, samples: Indices) -> Term:
+        """The term on ``samples`` of it; diagonal again where none comes twice."""
+        from openreml_dist.covariance.selected import Selected, SelectedDiagonal
+
+        return (SelectedDiagonal if len(np.unique(samples)) == len(samples) else Selected)(self, samples)
+
 
 class VarianceComponent(Term):
     """σ²K: one variance times a matrix K without parameters.

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Heterogeneous, Identity
+from openreml_dist.covariance import DiagonalTerm, VarianceComponent
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
 from openreml_dist.reml.evaluation import METHODS, Schedule
@@ -89,7 +89,12 @@ def bounds_of(problem: Problem, constrain: bool) -> Bounds:
     lower, upper = covariance.map.bounds()
     vanishing = torch.zeros_like(lower, dtype=torch.bool)
     smallest = SMALLEST_RESIDUAL * float(residuals(problem).var())
-    independent = {p.name for t in covariance.terms if isinstance(t, Identity | Heterogeneous) for p in t.parameters}
+    independent = {
+        parameter.name
+        for term in covariance.terms
+        if isinstance(term.K if isinstance(term, VarianceComponent) else term, DiagonalTerm)
+        for parameter in term.parameters
+    }
     for parameter, k in zip(covariance.map.parameters, covariance.map.source, strict=True):
         if k < 0 or lower[k] == -math.inf:
             continue

@@ -77,7 +77,7 @@ REFUSALS = [
     Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main")),
     Refusal("GRM is a number", "data.grm=5", ("data.grm: 5", "a GRM store or a list"), **EARLY),
     Refusal("not definite", "solver.constrain=false solver.start=[-1,0.1]", ("not positive definite", "start"), LAUNCHERS, 4),
-    Refusal("start of words", "solver.start=[a,b]", ("solver.start", "list of variances")),
+    Refusal("start of words", "solver.start=[a,b]", ("solver.start", "list of values")),
     Refusal("unknown start", "solver.start=guess", ("solver.start", "'guess'", "haseman-elston"), RANKS),
     Refusal("start of other length", "solver.start=[1,1,1]", ("solver.start", "3 variances", "main, residual")),
     Refusal("start not finite", "solver.start=[nan,1]", ("solver.start", "not finite")),
