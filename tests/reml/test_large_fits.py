@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from openreml_dist.covariance import AR1, HadamardProduct, KroneckerProduct, Sam
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import Model, memory
 from tests.helpers.gloo import spawn
+from tests.helpers.live import LiveBytes
 from tests.helpers.terms import Recorder
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ Data = tuple[Covariance, Tensor, Tensor, Model, dict[str, float]]
 
 @dataclass(frozen=True)
 class Large:
-    """A fit with what it took: bytes beyond what there was before, the plan's bytes, and seconds of phases by iterate."""
+    """A fit with what it took: bytes of tensors beyond y and X, the plan's bytes, and seconds of phases by iterate."""
 
     fit: FitResult
     truth: dict[str, float]
@@ -77,27 +77,18 @@ def field() -> Data:
     return Covariance([plots, Identity(SIDE**2)]), y, torch.ones(SIDE**2, 1, dtype=torch.float64), model, truth
 
 
-def small_fit(grid: ProcessGrid) -> None:
-    """Libraries take memory of their own before it is measured."""
-    covariance = Covariance([Scaled(AR1(300, "time"), "series"), Identity(300)])
-    y = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    REML(covariance, grid=grid).fit(y, torch.ones(300, 1, dtype=torch.float64))
-
-
 def measured(make: Callable[[], Data]) -> Large:
     covariance, y, X, model, truth = make()
     grid = ProcessGrid.connect()
-    small_fit(grid)
-    before = getrusage(RUSAGE_SELF).ru_maxrss
-    reml = REML(covariance, grid=grid)
+    live = LiveBytes(every=32)
+    reml = REML(covariance, grid=grid, phase=live.phase)
     begun = time.perf_counter()
     fit = reml.fit(y, X)
     seconds = {"whole fit": time.perf_counter() - begun}
     for iteration in fit.iterations:
         for phase, spent in iteration.step.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + spent
-    used = 1024 * (getrusage(RUSAGE_SELF).ru_maxrss - before)
-    return Large(fit, truth, used, memory(reml.layout, model).total, seconds)
+    return Large(fit, truth, live.most, memory(reml.layout, model).total, seconds)
 
 
 @pytest.mark.parametrize("make", [bivariate, field], ids=lambda make: make.__name__)
