@@ -272,4 +272,6 @@ def _shifted(index: Index, span: range) -> Index:
 
 def _inner(A: Tensor, B: Tensor) -> Tensor:
     """⟨A, B⟩, summed in float64."""
+    if A.dtype == B.dtype == torch.float64:
+        return torch.dot(A.reshape(-1), B.reshape(-1))
     return (A * B).sum(dtype=torch.float64)

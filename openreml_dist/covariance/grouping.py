@@ -26,6 +26,8 @@ class SameLevel(Term):
         codes: (n,) place of each sample's level among them.
     """
 
+    is_sparse = True
+
     def __init__(self, levels: Sequence[object] | NDArray[np.generic], name: str) -> None:
         self.labels, self.codes = coded(levels, name)
         self.name = name

@@ -151,13 +151,18 @@ class HadamardProduct(Operator):
     def __init__(self, *operands: Term, **named: Term) -> None:
         super().__init__(*operands, **named)
         self._require_one_size()
-        kinds = [operand.is_stored for operand in self.operands], [isinstance(o, DiagonalTerm) for o in self.operands]
+        self.is_sparse = any(operand.is_sparse for operand in self.operands)
+        kinds = (
+            [operand.is_stored for operand in self.operands],
+            [isinstance(operand, DiagonalTerm) for operand in self.operands],
+            [operand.is_sparse for operand in self.operands],
+        )
         self._lead = next((kind.index(True) for kind in kinds if True in kind), 0)
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """Π; None where one factor is zero."""
         product: Tensor | None = None
-        for operand, own in self._each(eta):
+        for operand, own in sorted(self._each(eta), key=lambda each: not each[0].is_sparse):
             tile = operand.entries(rows, columns, own, device)
             if tile is None:
                 return None
@@ -262,6 +267,7 @@ class Scaled(Operator):
     def __init__(self, term: Term, name: str) -> None:
         super().__init__(term)
         self.size = term.size
+        self.is_sparse = term.is_sparse
         self.parameters = (Parameter.variance(name), *term.parameters)
         self.name = name
 

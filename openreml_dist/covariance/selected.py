@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from openreml_dist.covariance.checks import samples_of
 from openreml_dist.covariance.parameters import Quantity
 from openreml_dist.covariance.term import DiagonalTerm, Indices, Samples, Term, take
+
+Spread = Callable[[Tensor], Tensor]
 
 
 class Selected(Term):
@@ -26,14 +29,31 @@ class Selected(Term):
         self.name = term.name
         self.size = len(self.index)
         self.parameters = term.parameters
+        self.is_sparse = term.is_sparse
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """V at the selected samples."""
-        return self.term.entries(take(self.index, rows), take(self.index, columns), eta, device)
+        few_rows, few_columns, spread = self._distinct(rows, columns, device)
+        values = self.term.entries(few_rows, few_columns, eta, device)
+        return None if values is None else spread(values)
 
     def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
         """∂V/∂η_k at the selected samples."""
-        return self.term.derivatives(take(self.index, rows), take(self.index, columns), eta, device)
+        few_rows, few_columns, spread = self._distinct(rows, columns, device)
+        slopes = self.term.derivatives(few_rows, few_columns, eta, device)
+        return [None if values is None else spread(values) for values in slopes]
+
+    def _distinct(self, rows: Samples, columns: Samples, device: torch.device) -> tuple[Indices, Indices, Spread]:
+        """The samples of V in a tile, each once, and what makes the tile of their entries."""
+        (few_rows, to_rows), (few_columns, to_columns) = (
+            np.unique(take(self.index, samples), return_inverse=True) for samples in (rows, columns)
+        )
+        here, there = (torch.from_numpy(places).to(device) for places in (to_rows, to_columns))
+
+        def spread(values: Tensor) -> Tensor:
+            return values.index_select(1, there).index_select(0, here)  # the few rows first: then whole rows are copied
+
+        return few_rows, few_columns, spread
 
     def start(self, squares: Tensor, share: float) -> Tensor:
         """That of V, its squares the means over the samples that are one of V; the mean of all where none is."""

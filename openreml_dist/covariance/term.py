@@ -92,12 +92,14 @@ class Term(DenseView, ABC):
         parameters: m of them.
         is_stored: entries are read, or otherwise cost less in a pass than tile by tile: a product with it is taken in the
             order of its pieces.
+        is_sparse: most tiles are zero: a product asks it before factors whose entries would be of no use.
     """
 
     name: str
     size: int
     parameters: tuple[Parameter, ...] = ()
     is_stored: bool = False
+    is_sparse: bool = False
 
     @abstractmethod
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
@@ -179,6 +181,8 @@ class Term(DenseView, ABC):
 class DiagonalTerm(Term):
     """A term whose V is diagonal, given by its diagonal: O(n) in all."""
 
+    is_sparse = True
+
     @abstractmethod
     def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
         """V_ii for the samples (count,)."""
@@ -232,6 +236,7 @@ class VarianceComponent(Term):
         self.size = K.size
         self.parameters = (Parameter.variance(name),)
         self.is_stored = K.is_stored
+        self.is_sparse = K.is_sparse
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """σ²K on ``rows`` x ``columns``, float64."""
