@@ -15,6 +15,8 @@ from openreml_dist.errors import OpenREMLError
 from openreml_dist.log import LOGGER, log_to_file
 
 if TYPE_CHECKING:
+    from openreml_dist.app.model import Analysis
+    from openreml_dist.app.predictions import Outputs
     from openreml_dist.reml import REML, FitResult, Iteration
 
 _BEGUN = time.perf_counter()
@@ -61,16 +63,10 @@ def fit(settings: FitConfig) -> int:
 
 
 def _fit(run: Run, launcher: str) -> int:
-    """Read, fit, test, report. Collective."""
-    import torch
-
+    """Read, say what it will cost, estimate, report. Collective."""
     from openreml_dist.app.forecast import forecast
-    from openreml_dist.app.lrt import likelihood_ratio_tests
-    from openreml_dist.app.model import planned_model, read_model, starting_point, traces_settings
+    from openreml_dist.app.model import planned_model, read_model
     from openreml_dist.app.predictions import Outputs
-    from openreml_dist.app.results import HSQ, profile_of_rank, write_results
-    from openreml_dist.app.traits import trait_estimates
-    from openreml_dist.reml import Stopping
 
     log_to_file(run.directory, run.grid.rank)
     ready = time.perf_counter()
@@ -79,45 +75,61 @@ def _fit(run: Run, launcher: str) -> int:
     LOGGER.info(_first_line(run, launcher))
 
     analysis = read_model(run.settings, run.grid)
-    inputs, covariance = analysis.inputs, analysis.covariance
     run.timings["read"] = time.perf_counter() - ready
-    run.terminal.say(*inputs.report)
+    run.terminal.say(*analysis.inputs.report)
 
-    y, X = torch.from_numpy(inputs.y), torch.from_numpy(inputs.X)
-    solver = run.settings.solver
-    reml = run.reml(covariance)
-    run.terminal.say(_model_line(reml, X.shape[1]))
-    outputs = Outputs.prepare(run, inputs, covariance)
-    planned = outputs.planned(planned_model(solver, analysis))
+    reml = run.reml(analysis.covariance)
+    run.terminal.say(_model_line(reml, analysis.inputs.X.shape[1]))
+    outputs = Outputs.prepare(run, analysis.inputs, analysis.covariance)
+    planned = outputs.planned(planned_model(run.settings.solver, analysis))
     run.terminal.say(*forecast(run, reml.layout, planned), *outputs.notes)
-    result = reml.fit(
-        y,
-        X,
-        starting_point(solver, covariance.parameters),
-        constrain=solver.constrain,
-        stopping=Stopping(solver.max_iter, solver.tolerance_theta, solver.tolerance_loglik),
-        **traces_settings(solver),
-        report=lambda iteration: _record(run, iteration, covariance.parameters),
-    )
+
+    result = _estimate(run, reml, analysis)
     run.timings["fit"] = time.perf_counter() - ready
     run.timings["phases"] = _phases(result)
     LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
+    _report(run, reml, analysis, result, outputs)
+    return result.status.exit_code
 
-    tests = likelihood_ratio_tests(run, covariance, result, y, X)
-    run.timings["tests"] = time.perf_counter() - ready - run.timings["fit"]
-    traits = trait_estimates(result, covariance)
-    written = outputs.write(reml, result, y, X)
-    run.timings["predictions"] = time.perf_counter() - ready - run.timings["fit"] - run.timings["tests"]
+
+def _estimate(run: Run, reml: REML, analysis: Analysis) -> FitResult:
+    """The fit, each iterate shown and kept as it is accepted. Collective."""
+    from openreml_dist.app.model import starting_point, traces_settings
+    from openreml_dist.reml import Stopping
+
+    solver, parameters = run.settings.solver, analysis.covariance.parameters
+    return reml.fit(
+        analysis.y,
+        analysis.X,
+        starting_point(solver, parameters),
+        constrain=solver.constrain,
+        stopping=Stopping(solver.max_iter, solver.tolerance_theta, solver.tolerance_loglik),
+        **traces_settings(solver),
+        report=lambda iteration: _record(run, iteration, parameters),
+    )
+
+
+def _report(run: Run, reml: REML, analysis: Analysis, result: FitResult, outputs: Outputs) -> None:
+    """Tests and predictions, then the files and the tables. Collective."""
+    from openreml_dist.app.lrt import likelihood_ratio_tests
+    from openreml_dist.app.results import HSQ, profile_of_rank, write_results
+    from openreml_dist.app.traits import trait_estimates
+
+    begun = time.perf_counter()
+    tests = likelihood_ratio_tests(run, analysis.covariance, result, analysis.y, analysis.X)
+    tested = time.perf_counter()
+    written = outputs.write(reml, result, analysis.y, analysis.X)
+    run.timings |= {"tests": tested - begun, "predictions": time.perf_counter() - tested}
+    traits = trait_estimates(result, analysis.covariance)
     profile = run.grid.gather(profile_of_rank(run.grid))
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
-            write_results(run, inputs, result, tests, traits, profile)
-    run.terminal.result(result, inputs.fixed_names, tests, traits)
+            write_results(run, analysis.inputs, result, tests, traits, profile)
+    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits)
     run.terminal.show(*outputs.tables)
     names = (RESULT, HSQ, "convergence.png", *written)
     files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())
     run.terminal.say("", f"{result.status}: {files}")
-    return result.status.exit_code
 
 
 def _first_line(run: Run, launcher: str) -> str:

@@ -76,6 +76,16 @@ class Analysis:
     covariance: Covariance
     chunk_size: int
 
+    @property
+    def y(self) -> Tensor:
+        """(n,)."""
+        return torch.from_numpy(self.inputs.y)
+
+    @property
+    def X(self) -> Tensor:
+        """(n, p)."""
+        return torch.from_numpy(self.inputs.X)
+
 
 def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     """Open the GRMs on every rank, read the tables on rank 0, and describe V(θ). Collective; any failure is everyone's.
