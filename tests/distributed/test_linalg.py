@@ -240,6 +240,14 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
     """The most bytes of tensors alive at once on this rank during a sweep, and the largest tensor."""
     import gc
 
+    def alive() -> dict[int, int]:
+        """Bytes by place."""
+        return {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor
+        }
+
+    gc.collect()
+    before = alive()  # of other tests in this process
     grid = ProcessGrid.connect(rows, columns)
     V = TiledSymmetric(TileLayout(n, tile_size, grid.shape), grid)
     for i, j, tile in V.tiles():
@@ -249,9 +257,7 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
     seen = {"most": 0, "largest": 0}
 
     def look(_: float) -> None:
-        storages = {
-            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor
-        }
+        storages = {place: count for place, count in alive().items() if place not in before}
         seen["most"] = max(seen["most"], sum(storages.values()))
         seen["largest"] = max(seen["largest"], *storages.values())
 

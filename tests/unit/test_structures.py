@@ -82,7 +82,11 @@ def test_a_record_without_an_effect_has_no_covariance() -> None:
         (lambda: CompoundSymmetricMatrix(1), InputError, "at least 2"),
         (lambda: CovariancePropagation(ScalarMatrix(3)), TypeError, "Z and G are needed"),
         (lambda: CovariancePropagation(torch.eye(3), G=ScalarMatrix(3)), TypeError, "both by keyword"),
-        (lambda: CovariancePropagation(torch.eye(3), ScalarMatrix(2)), InputError, "3 columns, but G has 2"),
+        (
+            lambda: CovariancePropagation(torch.eye(3), ScalarMatrix(2)),
+            InputError,
+            "shape .samples, 2. is needed, as G has, not .3, 3.",
+        ),
         (lambda: CovariancePropagation(ScalarMatrix(3), ScalarMatrix(3)), InputError, "1 parameters"),
         (lambda: ScalarMatrix(3)(torch.zeros(2)), InputError, r"shape \(2,\), but there are 1"),
         (lambda: ScalarMatrix(20_000)(torch.zeros(1)), InputError, "by tiles"),
