@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from openreml_dist.errors import ConfigError
 
 CPU_TILE_SIZE = 192  # not a power of two: rows 2,048 bytes apart share cache sets, which costs 5 to 10 %
 GPU_TILE_SIZE = 1024
-SMALLEST_TILE_SIZE = 64
-BALANCED_TILES = 12  # tiles a side for each grid row or column; fewer leave some ranks idle near the end
+EIGHTHS = range(8, 2, -1)  # of these sizes, for balance
 
 
 @dataclass(frozen=True)
@@ -116,29 +118,33 @@ class TileLayout:
         """Rows and columns of the matrix in each of ``tiles(rank)``."""
         return [(self.span(i), self.span(j)) for i, j in self.tiles(rank)]
 
+    def words(self) -> NDArray[np.int64]:
+        """Numbers that each rank stores, (P, Q)."""
+        T, P, Q = self.num_tiles, self.grid.rows, self.grid.columns
+        extent = np.array([self.extent(i) for i in range(T)])
+        in_row, in_column = (np.arange(T)[:, None] % parts == np.arange(parts) for parts in (P, Q))
+        rows_since = np.cumsum((in_row * extent[:, None])[::-1], axis=0)[::-1]  # (T, P): matrix rows in tile rows ≥ j
+        words: NDArray[np.int64] = (rows_since * extent[:, None]).T @ in_column
+        return words
+
     def ranks_without_tile(self) -> list[int]:
         """Ranks that store nothing, because there are too few tiles for the grid."""
-        last = self.num_tiles - 1
-        idle = []
-        for rank in range(self.grid.size):
-            row, column = self.grid.coordinates(rank)
-            lowest = last - (last - row) % self.grid.rows if row <= last else -1  # the lowest tile row dealt to this rank
-            if lowest < column:
-                idle.append(rank)
-        return idle
+        return np.flatnonzero(self.words() == 0).tolist()
 
 
 def choose_tile_size(size: int, grid: GridShape, on_gpu: bool = False) -> int:
     """Tile size that keeps GEMM fast, the grid balanced and, where n allows it, every rank busy.
 
-    The largest of 192 (CPU) or 1024 (GPU) rows, less where n is small for the grid: about 12 tiles a side for each grid row or
-    column, but not below 64 rows unless a rank would be left without a tile.
+    Of 192 (CPU) or 1024 (GPU) rows and some smaller sizes the one where the fullest rank is done first, if a number of a tile
+    of b rows takes 1 + 192/b (1 + 1024/b): the rate that GEMM and all that is done once a tile were measured to reach together.
+    Still smaller where a rank would be left without a tile.
     """
     largest = GPU_TILE_SIZE if on_gpu else CPU_TILE_SIZE
-    tile_size = largest
-    if grid.size > 1:
-        balanced = size // (BALANCED_TILES * max(grid.rows, grid.columns))
-        tile_size = min(largest, max(SMALLEST_TILE_SIZE, balanced // 32 * 32))
+
+    def relative_time(tile_size: int) -> float:
+        return float(TileLayout(size, tile_size, grid).words().max()) * (1 + largest / tile_size)
+
+    tile_size = min((largest * eighths // 8 for eighths in EIGHTHS), key=relative_time)
     while tile_size > 1 and TileLayout(size, tile_size, grid).ranks_without_tile():
         tile_size = -(-tile_size // 2)
     return tile_size

@@ -69,12 +69,12 @@ def _update(V: TiledSymmetric, panel: Panel, j: int) -> Update:
     if j not in V.slabs:
         nothing = V.empty(0, 0)
         return Update(nothing, nothing, nothing)
-    return Update(V.slabs[j], panel.left.between(j, V.layout.num_tiles), panel.right.tile(j))
+    return Update(V.slabs[j], panel.left(j, V.layout.num_tiles), panel.right(j))
 
 
 def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Travelling:
     """Column k of L, in its place and on every rank that needs it. Collective; pauses where numbers travel."""
-    panel.resize(V.layout.extent(k))
+    panel.arrange(k)
     if V.grid.column == k % V.grid.shape.columns:
         # L[k, k] = chol(A[k, k]), and its inverse as the pivot
         if V.owns(k, k):
@@ -86,7 +86,7 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Trav
         transfer.wait()
         # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
         if k in V.slabs:
-            below = panel.left.between(k + 1, V.layout.num_tiles)
+            below = panel.left(k + 1, V.layout.num_tiles)
             multiply_upper_(V.below(k, k + 1), panel.pivot, below, V.grid.counters)
             V.below(k, k + 1).copy_(below)
     yield from panel.share(k)

@@ -20,68 +20,88 @@ from openreml_dist.tiled import BlockCyclic, TiledSymmetric
 
 
 class Strip:
-    """Tiles U_i of a panel for the tile rows (or columns) of one part of the grid, packed one after the other."""
+    """Tiles U_i of a panel for one part of the grid: those before the pivot, then those after it, each by i mod ``groups``.
 
-    def __init__(self, part: BlockCyclic, V: TiledSymmetric) -> None:
+    So the tiles of one group on one side of the pivot are one matrix without gaps.
+    """
+
+    def __init__(self, part: BlockCyclic, groups: int, V: TiledSymmetric) -> None:
         self.part = part
+        self.groups = groups
         self._memory = V.empty(part.length * V.layout.tile_size)
-        self.resize(V.layout.tile_size)
 
-    def resize(self, b: int) -> None:
-        """Use the memory for tiles of b columns, in ascending order; the contents are lost unless b is unchanged."""
-        self.values = self._memory[: self.part.length * b].view(-1, b)
+    def arrange(self, k: int) -> None:
+        """Make room for the panel of pivot k; what was there is lost."""
+        layout = self.part.layout
+        self._values = self._memory[: self.part.length * layout.extent(k)].view(-1, layout.extent(k))
         self._elsewhere: dict[int, Tensor] = {}
-
-    def group_since(self, first: int, groups: int) -> list[tuple[list[int], Tensor]]:
-        """Store the tiles from ``first`` on by i mod ``groups``, so that those of one peer follow each other.
-
-        Returns:
-            For each group its tiles, ascending, and their place.
-        """
-        places, position = [], self.part.start(first)
-        for group in range(groups):
-            tiles = [i for i in self.part.tiles if i >= first and i % groups == group]
-            begun = position
-            for i in tiles:
-                self._elsewhere[i] = self.values[position : position + self.part.layout.extent(i)]
-                position += self.part.layout.extent(i)
-            places.append((tiles, self.values[begun:position]))
-        return places
-
-    def borrow(self, source: Strip, tiles: Iterable[int]) -> None:
-        """Have them where another strip has them."""
-        self._elsewhere |= {i: source.tile(i) for i in tiles}
+        self._start: dict[int, int] = {}
+        position = 0
+        for i in sorted((i for i in self.part.tiles if i != k), key=lambda i: (i > k, i % self.groups, i)):
+            self._start[i] = position
+            position += layout.extent(i)
 
     def tile(self, i: int) -> Tensor:
         """U_i, a view (rows of tile i, b)."""
         elsewhere = self._elsewhere.get(i)
-        return self.values[self.part.rows(i)] if elsewhere is None else elsewhere
+        if elsewhere is not None:
+            return elsewhere
+        return self._values[self._start[i] : self._start[i] + self.part.layout.extent(i)]
 
-    def between(self, first: int, end: int) -> Tensor:
-        """All tiles from ``first`` to before ``end``, a view; not of tiles that are grouped."""
-        return self.values[self.part.start(first) : self.part.start(end)]
+    def tiles(self, first: int, end: int, group: int) -> list[int]:
+        """The tiles ``first`` ≤ i < ``end`` of a group, ascending."""
+        return [i for i in self.part.tiles if first <= i < end and i % self.groups == group]
+
+    def run(self, first: int, end: int, group: int) -> Tensor:
+        """These tiles, all on one side of the pivot: a view."""
+        tiles = self.tiles(first, end, group)
+        start = self._start[tiles[0]] if tiles else 0
+        return self._values[start : start + sum(map(self.part.layout.extent, tiles))]
+
+    def before(self, k: int) -> Tensor:
+        """All tiles before the pivot k: a view."""
+        return self._values[: self.part.start(k)]
+
+    def borrow(self, source: Strip, tiles: Iterable[int]) -> None:
+        """Have these tiles where another strip has them."""
+        self._elsewhere |= {i: source.tile(i) for i in tiles}
 
 
 class Panel:
-    """One panel: ``left`` for the tile rows of this rank, ``right`` for its tile columns, ``pivot`` (b, b) of the pivot tile.
+    """One panel: U_i for the tile rows of this rank on the left, U_j for its tile columns on the right, and its ``pivot`` (b, b).
 
-    The memory, (n (1/P + 1/Q) + b) b numbers, serves every step.
+    The memory, (n (1/P + 1/Q) + b) b numbers, serves every step. On a single grid row or column it is (n + b) b: there one side
+    has all that the other needs.
     """
 
     def __init__(self, V: TiledSymmetric) -> None:
-        b = V.layout.tile_size
+        b, (P, Q) = V.layout.tile_size, (V.grid.shape.rows, V.grid.shape.columns)
         self.V = V
         self.grid = V.grid
-        self.left = Strip(V.rows, V)
-        self.right = Strip(V.columns, V)
+        # the columns are grouped as they arrive: from one peer of the grid column after the other
+        if Q == 1:
+            self._rows = self._columns = Strip(V.columns, P, V)
+        elif P == 1:
+            self._rows = self._columns = Strip(V.rows, P, V)
+        else:
+            self._rows, self._columns = Strip(V.rows, 1, V), Strip(V.columns, P, V)
+        self._row_group = V.grid.row if Q == 1 else 0
         self._pivot_memory = V.empty(b * b)
-        self.resize(b)
 
-    def resize(self, b: int) -> None:
-        """Prepare for a pivot of b columns."""
-        self.left.resize(b)
-        self.right.resize(b)
+    def arrange(self, k: int) -> None:
+        """Prepare for pivot k; what was there is lost."""
+        b = self.V.layout.extent(k)
+        self._rows.arrange(k)
+        self._columns.arrange(k)
         self.pivot = self._pivot_memory[: b * b].view(b, b)
+
+    def left(self, first: int, end: int) -> Tensor:
+        """U_i of this rank's tile rows ``first`` ≤ i < ``end``, all on one side of the pivot: a view."""
+        return self._rows.run(first, end, self._row_group)
+
+    def right(self, j: int) -> Tensor:
+        """U_j of a tile column of this rank: a view."""
+        return self._columns.tile(j)
 
     def share(self, k: int, packing: Tensor | None = None) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
@@ -93,32 +113,32 @@ class Panel:
             The messages that are under way.
         """
         T, grid = self.V.layout.num_tiles, self.grid
-        transfers = [grid.broadcast_in_row_(self.left.between(k + 1, T), column=k % grid.shape.columns)]
+        transfers = [grid.broadcast_in_row_(self.left(k + 1, T), column=k % grid.shape.columns)]
         if packing is not None:
-            transfers.append(grid.broadcast_in_column_(self.right.between(0, k), row=k % grid.shape.rows))
+            transfers.append(grid.broadcast_in_column_(self._columns.before(k), row=k % grid.shape.rows))
         yield transfers
         wait(transfers)
-        transfers = self._copy_below(k)
+        transfers = self._copy_after(k)
         arriving = [] if packing is None else self._copy_before(k, packing)
         yield transfers + [transfer for _, _, transfer in arriving]
         wait(transfers)
         for tiles, packed, transfer in arriving:
             transfer.wait()
-            for i, part in _places(packed, self.left, tiles):
-                self.left.tile(i).copy_(part)
+            for i, part in _places(packed, self._rows, tiles):
+                self._rows.tile(i).copy_(part)
 
-    def _copy_below(self, k: int) -> list[Transfer]:
+    def _copy_after(self, k: int) -> list[Transfer]:
         """Begin to fill the right tiles i > k, each from the peer in the grid column whose left holds it."""
-        transfers, mine = [], self.left.between(k + 1, self.V.layout.num_tiles)
-        for peer, (tiles, place) in enumerate(self.right.group_since(k + 1, self.grid.shape.rows)):
-            sent = place
-            if peer == self.grid.row:
-                # the left is sent as it lies where all of it goes, as on one grid column, or where none is sent
-                if len(place) == len(mine) or self.grid.shape.rows == 1:
+        T, transfers = self.V.layout.num_tiles, []
+        for peer in range(self.grid.shape.rows):
+            sent = self._columns.run(k + 1, T, peer)
+            if peer == self.grid.row and self._rows is not self._columns:
+                tiles, mine = self._columns.tiles(k + 1, T, peer), self.left(k + 1, T)
+                if len(sent) == len(mine):  # all of the left, which can be sent as it lies
+                    self._columns.borrow(self._rows, tiles)
                     sent = mine
-                    self.right.borrow(self.left, tiles)
                 else:
-                    _gather(self.left, tiles, place)
+                    _gather(self._rows, tiles, sent)
             transfers.append(self.grid.broadcast_in_column_(sent, peer))
         return transfers
 
@@ -127,21 +147,21 @@ class Panel:
 
         The left is in the order of the slabs, so that what arrives in one message is put in its places afterwards.
         """
-        arriving, used, b = [], 0, self.left.values.shape[1]
-        for peer in range(self.grid.shape.columns):
-            tiles = [i for i in self.left.part.tiles if i < k and i % self.grid.shape.columns == peer]
-            rows = sum(self.left.part.layout.extent(i) for i in tiles)
+        arriving, used, b = [], 0, self.V.layout.extent(k)
+        for peer in range(self.grid.shape.columns if self.grid.shape.columns > 1 else 0):
+            tiles = [i for i in self.V.rows.tiles if i < k and i % self.grid.shape.columns == peer]
+            rows = sum(map(self.V.layout.extent, tiles))
             packed = packing[used * b : (used + rows) * b].view(rows, b)
             used += rows
             if peer == self.grid.column:
-                _gather(self.right, tiles, packed)
+                _gather(self._columns, tiles, packed)
             arriving.append((tiles, packed, self.grid.broadcast_in_row_(packed, peer)))
         return arriving
 
 
 def packing_for(V: TiledSymmetric) -> Tensor:
     """Memory where the left tiles of a message are put together; one serves all panels."""
-    return V.empty(V.rows.length * V.layout.tile_size)
+    return V.empty(V.rows.length * V.layout.tile_size if V.grid.shape.columns > 1 else 0)
 
 
 def _gather(source: Strip, tiles: Sequence[int], place: Tensor) -> None:

@@ -70,7 +70,7 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Tensor
     """The panel of pivot k, on every rank that needs it. Collective; pauses where numbers travel."""
     grid = V.grid
     row, column = k % grid.shape.rows, k % grid.shape.columns
-    panel.resize(V.layout.extent(k))
+    panel.arrange(k)
     # L⁻¹ with LLᵀ = A[k, k], on the ranks that hold tiles of row or column k
     if V.owns(k, k):
         panel.pivot.copy_(pivots.inverse_of_factor(pivots.factor(k)))
@@ -85,34 +85,34 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Tensor
     if grid.row == row:
         for j in V.columns.tiles:
             if j < k:
-                multiply_upper_(V.tile(k, j).mT, panel.pivot, panel.right.tile(j), grid.counters)
+                multiply_upper_(V.tile(k, j).mT, panel.pivot, panel.right(j), grid.counters)
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
-        multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left.between(k + 1, V.layout.num_tiles), grid.counters)
+        multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left(k + 1, V.layout.num_tiles), grid.counters)
     yield from panel.share(k, packing)
 
 
 def _updates_of_next_pivot(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:
     """A[i, j] −= s_i U[i] U[j]ᵀ where i or j is k + 1; A[k + 1, k] is written with the pivot. Local."""
-    T, left, right = V.layout.num_tiles, panel.left, panel.right
+    T = V.layout.num_tiles
     if k + 1 in V.slabs:
-        yield Update(V.slabs[k + 1], left.between(k + 1, T), right.tile(k + 1))
+        yield Update(V.slabs[k + 1], panel.left(k + 1, T), panel.right(k + 1))
     if V.grid.row == (k + 1) % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                yield Update(V.tile(k + 1, j), left.tile(k + 1), right.tile(j))
+                yield Update(V.tile(k + 1, j), panel.left(k + 1, k + 2), panel.right(j))
 
 
 def _remaining_updates(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:
     """A[i, j] −= s_i U[i] U[j]ᵀ for all other i, j ≠ k, with s_i = −1 for i < k and +1 for i > k. Local."""
-    T, left = V.layout.num_tiles, panel.left
+    T = V.layout.num_tiles
     for j, slab in V.slabs.items():
         if j < k:
             top = V.rows.start(k) - V.rows.start(j)
-            yield Update(slab[:top], left.between(j, k), panel.right.tile(j), sign=-1)
-            yield Update(V.below(j, k + 2), left.between(k + 2, T), panel.right.tile(j))
+            yield Update(slab[:top], panel.left(j, k), panel.right(j), sign=-1)
+            yield Update(V.below(j, k + 2), panel.left(k + 2, T), panel.right(j))
         elif j > k + 1:
-            yield Update(slab, left.between(j, T), panel.right.tile(j))
+            yield Update(slab, panel.left(j, T), panel.right(j))
 
 
 def _write_pivot(V: TiledSymmetric, panel: Panel, k: int) -> None:
@@ -122,10 +122,10 @@ def _write_pivot(V: TiledSymmetric, panel: Panel, k: int) -> None:
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                multiply_lower_(panel.right.tile(j), L_inv, V.tile(k, j).mT, V.grid.counters)
+                multiply_lower_(panel.right(j), L_inv, V.tile(k, j).mT, V.grid.counters)
     # A[i, k] = −U[i] L⁻¹ for i > k
     if k in V.slabs:
-        multiply_lower_(panel.left.between(k + 1, V.layout.num_tiles), L_inv, V.below(k, k + 1), V.grid.counters).neg_()
+        multiply_lower_(panel.left(k + 1, V.layout.num_tiles), L_inv, V.below(k, k + 1), V.grid.counters).neg_()
     # A[k, k] = L⁻ᵀ L⁻¹
     if V.owns(k, k):
         multiply_lower_(L_inv.mT, L_inv, V.tile(k, k), V.grid.counters)

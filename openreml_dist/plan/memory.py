@@ -90,7 +90,10 @@ def memory(layout: TileLayout, model: Model) -> Memory:
     b = layout.tile_size
     fullest = float(g.words.max())
     rows, columns = float(g.rows_since[0].max()), float(g.columns_since[0].max())
-    panels = (PANELS * (rows + columns + b) + rows) * b
+    P, Q = layout.grid.rows, layout.grid.columns
+    sides = rows + columns if min(P, Q) > 1 else max(rows, columns)  # on a single grid row or column one side has the other
+    packed = rows if Q > 1 else 0.0
+    panels = (PANELS * (sides + b) + packed) * b
     kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
     whole_chunk = min(model.chunk_size, layout.size) ** 2
     return Memory(
