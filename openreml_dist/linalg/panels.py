@@ -68,7 +68,7 @@ class Strip:
 
 
 class Panel:
-    """One panel: U_i for the tile rows of this rank on the left, U_j for its tile columns on the right, and its ``pivot`` (b, b).
+    """One panel: U_i for the tile rows of this rank on the left, U_j for its tile columns on the right, its ``pivot`` (b, b).
 
     The memory, (n (1/P + 1/Q) + b) b numbers, serves every step. On a single grid row or column it is (n + b) b: there one side
     has all that the other needs.
