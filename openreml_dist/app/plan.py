@@ -57,8 +57,9 @@ def _read_a_store(folder: Path) -> Iterator[int]:
     ids = np.arange(n).astype(str)
     path = str(folder / "calibrate.grm.zarr")
     writer = create_grm(path, family_id=ids, sample_id=ids, chunk_size=chunk, settings={}, attributes={})
+    tile = np.random.default_rng(1).standard_normal((chunk, chunk), dtype=np.float32)  # hard to compress, as a GRM is
     for i, j in writer.unfinished_tiles():
-        writer.write_tile(i, j, np.eye(chunk, dtype=np.float32) if i == j else np.zeros((chunk, chunk), dtype=np.float32))
+        writer.write_tile(i, j, tile + tile.T if i == j else tile)
     writer.finalise()
     store = open_grm(path)
     for i, j in sorted(lower_tiles(n, chunk)):

@@ -107,6 +107,20 @@ def test_calibration_is_kept_and_read(tmp_path: Path, monkeypatch: pytest.Monkey
         load_machine("this")
 
 
+def test_this_machine_is_measured_and_planned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run(PlanConfig(mode="calibrate")) == 0
+    machine = load_machine("this")
+    assert machine.measured
+    assert machine.threads == torch.get_num_threads()
+    assert machine.latency * machine.link_bytes > 1e3, "a byte takes a tiny part of a message"
+    assert machine.update_flops > machine.stream_bytes / 8, "a product is bound by flops, an addition by memory"
+    assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
+    assert machine.name in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
