@@ -18,7 +18,7 @@ from openreml_dist.app.prepare import run as prepare
 from openreml_dist.config import DataConfig, FitConfig, GrmConfig, PrepareConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml import REML
-from tests.helpers.answers import references, tensor
+from tests.helpers.answers import references
 from tests.helpers.gloo import spawn
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -50,11 +50,11 @@ def fit(folder: Path, grms: list[str], trait: int, covariates: bool, traces: str
         grm=[str(folder / f"{name}.grm.zarr") for name in grms], pheno=str(folder / "sim5k.phen"), pheno_column=trait, **tables
     )
     grid = ProcessGrid.connect()
-    inputs, covariance = read_model(FitConfig(data=data), grid)
-    y, X = tensor(inputs.y), tensor(inputs.X).reshape(len(inputs.y), -1)
-    result = REML(covariance, grid=grid).fit(y, X, traces=traces, num_probes=128 if traces == "hutchinson" else 64)
+    model = read_model(FitConfig(data=data), grid)
+    probes = 128 if traces == "hutchinson" else 64
+    result = REML(model.covariance, grid=grid).fit(model.y, model.X, traces=traces, num_probes=probes)
     return {
-        "n": len(inputs.y),
+        "n": len(model.y),
         "status": str(result.status),
         "var": result.theta.tolist(),
         "se_AI": result.standard_errors.tolist(),
