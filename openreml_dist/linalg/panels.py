@@ -91,8 +91,8 @@ class Panel:
     def arrange(self, k: int) -> None:
         """Prepare for pivot k; what was there is lost."""
         b = self.V.layout.extent(k)
-        self._rows.arrange(k)
-        self._columns.arrange(k)
+        for strip in {self._rows, self._columns}:  # often one
+            strip.arrange(k)
         self.pivot = self._pivot_memory[: b * b].view(b, b)
 
     def left(self, first: int, end: int) -> Tensor:

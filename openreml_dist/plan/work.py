@@ -60,8 +60,7 @@ class Geometry:
     @property
     def words(self) -> Counts:
         """Numbers of the lower tiles that each rank holds (P, Q)."""
-        words: Counts = self.words_since[0]
-        return words
+        return self.layout.words().astype(np.float64)
 
 
 def sweep_work(layout: TileLayout) -> Work:
