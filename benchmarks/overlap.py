@@ -101,7 +101,7 @@ def run(rank: int, folder: str, rows: int, columns: int, arguments: argparse.Nam
     """One rank: seconds of every program and setting, round after round."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
-    grid = SlowGrid(**vars(ProcessGrid.connect(rows, columns)))
+    grid = SlowGrid(**vars(ProcessGrid.connect(rows, columns, share_memory=False)))
     settings = {"compute": (0.0, True), "in turn": (arguments.delay, False), "overlapped": (arguments.delay, True)}
     found: dict[tuple[str, str], list[float]] = {}
     timed = programs(arguments.size, grid)

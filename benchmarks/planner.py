@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from linalg import in_processes, ours
@@ -27,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def predicted(machine: Machine, n: int, ranks: int) -> list[float]:
     """Seconds of a factor and of a sweep, one thread a rank."""
-    grid = GridShape.choose(ranks)
+    grid = replace(GridShape.choose(ranks), shares_memory=ranks > 1)
     layout = TileLayout(n, choose_tile_size(n, grid), grid)
     shared = machine.shared_by(ranks, threads=1)
     return [seconds_of(work(layout), shared, single=False) for work in (cholesky_work, sweep_work)]

@@ -130,6 +130,7 @@ class GridConfig:
 
     rows: Optional[int] = None
     columns: Optional[int] = None
+    share_memory: bool = True  # ranks that are CPUs of one host see the same panels instead of sending them
 
 
 @dataclass
@@ -149,7 +150,9 @@ class PlanConfig:
     mode: str = "plan"  # plan, or calibrate
     num_samples: Optional[int] = None
     num_kernels: int = 1  # GRMs
+    num_generated: int = 1  # parameters of all terms that no store holds: the residual, a permanent environment, a correlation
     num_fixed: int = 1  # columns of X
+    traces: str = "auto"  # that memory is planned for: auto, exact or hutchinson
     ranks: int = 1
     machine: str = "this"  # this, h100-nvlink, h100-ib, a100
     grid: GridConfig = field(default_factory=GridConfig)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
+from openreml_dist.host import Host, Signal
 from openreml_dist.layout import GridShape
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Transfer:
     On the CPU ``wait`` blocks; on an accelerator it makes later work of the current stream wait, and the host goes on.
     """
 
-    work: dist.Work | None = None
+    work: dist.Work | Signal | None = None
 
     def has_arrived(self) -> bool:
         """Whether ``wait`` would return at once. Local."""
@@ -86,6 +87,7 @@ class ProcessGrid:
     row_group: dist.ProcessGroup | None = None
     column_group: dist.ProcessGroup | None = None
     control_group: dist.ProcessGroup | None = None
+    host: Host | None = None  # which all ranks share
     counters: Counters = field(default_factory=Counters)
 
     @classmethod
@@ -100,11 +102,19 @@ class ProcessGrid:
         columns: int | None = None,
         device: torch.device | str = "cpu",
         timeout: timedelta = timedelta(minutes=10),
+        share_memory: bool = True,
     ) -> ProcessGrid:
         """Lay a grid over the ranks of the default process group, or one process without it.
 
         Collective: every rank calls it with the same arguments. Groups are made in the same order everywhere, or they
         would hang.
+
+        Args:
+            rows: P of the grid; None for one as square as the number of ranks allows.
+            columns: Q.
+            device: of this rank.
+            timeout: for which a peer may be silent.
+            share_memory: have panels in memory that all ranks see, where all are CPUs of one host, instead of sending them.
 
         Raises:
             ConfigError: if rows x columns is not the number of ranks, or if torchrun started ranks that have no process group
@@ -120,7 +130,7 @@ class ProcessGrid:
         device = torch.device(device)
         mesh = init_device_mesh(device.type, (shape.rows, shape.columns), mesh_dim_names=("row", "column"))
         control = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
-        return cls(
+        grid = cls(
             shape,
             dist.get_rank(),
             device,
@@ -129,6 +139,10 @@ class ProcessGrid:
             column_group=mesh.get_group("row"),
             control_group=control,
         )
+        if share_memory and shape.size > 1 and all(grid.gather(device.type == "cpu")):
+            grid.host = Host.enter(grid.rank, grid.gather, timeout)
+            grid.shape = replace(shape, shares_memory=grid.host is not None)
+        return grid
 
     @property
     def row(self) -> int:
@@ -223,6 +237,22 @@ class ProcessGrid:
     def _count(self, values: Tensor) -> None:
         self.counters.bytes_received += values.numel() * values.element_size()
         self.counters.messages_received += 1
+
+    # Memory that all ranks see, if they share a host.
+
+    def shared_memory(self, size: int, dtype: torch.dtype) -> Tensor:
+        """Uninitialised numbers, (size,), that every rank may write and all others read. Collective: of a grid with a host."""
+        assert self.host is not None
+        with _lost_ranks_named():
+            return self.host.empty(size, dtype)
+
+    def announce(self, ranks: Iterable[int]) -> Transfer:
+        """Say on each of ``ranks`` that it has written, or no longer reads, what came before; arrives when all have said it.
+
+        Collective: every rank calls it, with the same ranks.
+        """
+        assert self.host is not None
+        return Transfer(self.host.signal(ranks))
 
     # Decisions and errors.
 

@@ -20,10 +20,11 @@ QUARTERS = (4, 3, 2)  # of these sizes may be taken for balance
 
 @dataclass(frozen=True)
 class GridShape:
-    """P x Q process grid, ranks numbered row by row."""
+    """P x Q process grid, ranks numbered row by row; on one host they may see the same panels instead of sending them."""
 
     rows: int
     columns: int
+    shares_memory: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an empty grid."""

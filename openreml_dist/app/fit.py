@@ -137,9 +137,10 @@ def _first_line(run: Run, launcher: str) -> str:
 
     shape, threads = run.grid.shape, torch.get_num_threads()
     ranks = f"{shape.size} {'rank' if shape.size == 1 else 'ranks'}"
+    shared = ", which share memory" if shape.shares_memory else ""
     return (
         f"openreml-fit on {ranks} ({launcher}), grid {shape.rows} x {shape.columns}, {run.grid.device}, "
-        f"{threads} {'thread' if threads == 1 else 'threads'} a rank; writing to {run.directory}"
+        f"{threads} {'thread' if threads == 1 else 'threads'} a rank{shared}; writing to {run.directory}"
     )
 
 

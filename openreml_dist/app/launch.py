@@ -100,7 +100,7 @@ def connect(placement: Placement, launcher: LauncherConfig, grid: GridConfig) ->
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise RankLostError(f"the ranks did not find each other: {error}") from error
-    process_grid = ProcessGrid.connect(grid.rows, grid.columns, device, timeout)
+    process_grid = ProcessGrid.connect(grid.rows, grid.columns, device, timeout, grid.share_memory)
     set_threads(process_grid, launcher.threads)
     return process_grid
 

@@ -16,7 +16,7 @@ from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.memory import Model
+from openreml_dist.plan.memory import DOUBLE, SINGLE, Model
 from openreml_dist.reml.evaluation import METHODS
 from openreml_dist.store.grm import open_grm
 
@@ -133,6 +133,12 @@ def traces_settings(solver: SolverConfig) -> dict[str, Any]:
     return {"traces": solver.traces, "num_probes": num_probes, "seed": solver.seed}
 
 
+def planned_traces(solver: SolverConfig, is_linear: bool = True) -> dict[str, int]:
+    """What the source of traces means for the memory of a ``Model``."""
+    num_probes = 0 if solver.traces == "exact" or not is_linear else traces_settings(solver)["num_probes"]
+    return {"num_probes": num_probes, "number_bytes": SINGLE if solver.traces == "hutchinson" else DOUBLE}
+
+
 def planned_model(solver: SolverConfig, analysis: Analysis) -> Model:
     """The model as the planner sees it."""
     covariance = analysis.covariance
@@ -141,8 +147,7 @@ def planned_model(solver: SolverConfig, analysis: Analysis) -> Model:
         num_kernels=num_kernels,
         num_generated=len(covariance.parameters) - num_kernels,
         num_fixed=analysis.inputs.X.shape[1],
-        num_probes=0 if solver.traces == "exact" or not covariance.is_linear else traces_settings(solver)["num_probes"],
-        number_bytes=4 if solver.traces == "hutchinson" else 8,
+        **planned_traces(solver, covariance.is_linear),
         chunk_size=analysis.chunk_size,
         cache_bytes=1e9 * solver.kernel_cache_gb,
     )

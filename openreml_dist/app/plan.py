@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.model import planned_traces
 from openreml_dist.app.plan_tables import head, machine_table, memory_table, time_table
-from openreml_dist.config import PlanConfig
+from openreml_dist.config import PlanConfig, SolverConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
-from openreml_dist.plan.cost import plan
+from openreml_dist.plan.cost import EVALUATIONS, plan
 from openreml_dist.plan.machine import as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import Model, check_memory
 
@@ -79,10 +80,14 @@ def _plan(settings: PlanConfig) -> int:
     if settings.read_gb_per_second is not None:
         machine = replace(machine, read_bytes=1e9 * settings.read_gb_per_second)
     grid = GridShape.choose(settings.ranks, settings.grid.rows, settings.grid.columns)
+    if machine.cores and settings.ranks > 1:  # all on this host
+        grid = replace(grid, shares_memory=settings.grid.share_memory)
     tile_size = settings.tile_size or choose_tile_size(size, grid, on_gpu=machine.cores == 0)
     model = Model(
         num_kernels=settings.num_kernels,
+        num_generated=settings.num_generated,
         num_fixed=settings.num_fixed,
+        **planned_traces(SolverConfig(traces=settings.traces)),
         chunk_size=settings.chunk_size,
         cache_bytes=1e9 * settings.kernel_cache_gb,
     )
@@ -100,10 +105,22 @@ def check(settings: PlanConfig) -> int:
     Raises:
         ConfigError: names the setting.
     """
-    for name in ("num_samples", "num_kernels", "num_fixed", "ranks", "tile_size", "chunk_size", "threads", "memory_gb"):
+    for name in (
+        "num_samples",
+        "num_kernels",
+        "num_generated",
+        "num_fixed",
+        "ranks",
+        "tile_size",
+        "chunk_size",
+        "threads",
+        "memory_gb",
+    ):
         value = getattr(settings, name)
         if value is not None and value < (0 if name == "num_kernels" else 1):
             raise ConfigError(f"{name}: {value} is too small")
+    if settings.traces not in EVALUATIONS:
+        raise ConfigError(f"traces: {settings.traces!r} is none of {', '.join(EVALUATIONS)}")
     if settings.num_samples is None:
         raise ConfigError("num_samples is not given: openreml-plan num_samples=100000 ranks=8 machine=h100-nvlink")
     return settings.num_samples

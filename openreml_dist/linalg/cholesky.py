@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Panel, Travelling, Update, multiply_upper_, overlap
+from openreml_dist.linalg.panels import Panel, two_panels
 from openreml_dist.linalg.pivot import Pivots
 from openreml_dist.linalg.triangular import solve_lower, solve_lower_transposed
+from openreml_dist.linalg.updates import Travelling, Update, multiply_upper_, overlap
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -51,13 +52,14 @@ def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFa
     References: LAPACK dpotrf; SLATE src/potrf.cc.
     """
     T = V.layout.num_tiles
-    pivots, panel, coming = Pivots(V), Panel(V), Panel(V)
+    pivots, (panel, coming) = Pivots(V), two_panels(V, rows_too=False)
     overlap(_make_panel(V, pivots, panel, 0), [], V.grid.counters, V.on_accelerator)
     for k in range(T - 1):
         # A[j:, j] −= L[j:, k] · L[j, k]ᵀ  for each block column j > k, the next one first
         _update(V, panel, k + 1).run_(V.grid.counters)
         remaining = [_update(V, panel, j) for j in range(k + 2, T) if j in V.slabs]
         overlap(_make_panel(V, pivots, coming, k + 1), remaining, V.grid.counters, V.on_accelerator)
+        panel.release()
         panel, coming = coming, panel
         progress(1 - (1 - (k + 1) / T) ** 3)
     progress(1.0)
@@ -74,19 +76,17 @@ def _update(V: TiledSymmetric, panel: Panel, j: int) -> Update:
 
 def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Travelling:
     """Column k of L, in its place and on every rank that needs it. Collective; pauses where numbers travel."""
-    panel.arrange(k)
-    if V.grid.column == k % V.grid.shape.columns:
-        # L[k, k] = chol(A[k, k]), and its inverse as the pivot
-        if V.owns(k, k):
-            L_kk = pivots.factor(k)
-            V.tile(k, k).copy_(L_kk)
-            panel.pivot.copy_(pivots.inverse_of_factor(L_kk))
-        transfer = V.grid.broadcast_in_column_(panel.pivot, row=k % V.grid.shape.rows)
-        yield [transfer]
-        transfer.wait()
-        # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
-        if k in V.slabs:
-            below = panel.left(k + 1, V.layout.num_tiles)
-            multiply_upper_(V.below(k, k + 1), panel.pivot, below, V.grid.counters)
-            V.below(k, k + 1).copy_(below)
+    yield from panel.arrange(k)
+    # L[k, k] = chol(A[k, k]), and its inverse as the pivot
+    if V.owns(k, k):
+        L_kk = pivots.factor(k)
+        V.tile(k, k).copy_(L_kk)
+        panel.pivot.copy_(pivots.inverse_of_factor(L_kk))
+    yield from panel.share_pivot(k)
+    # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
+    below = panel.left(k + 1, V.layout.num_tiles)
+    if k in V.slabs:
+        multiply_upper_(V.below(k, k + 1), panel.pivot, below, V.grid.counters)
     yield from panel.share(k)
+    if k in V.slabs:
+        V.below(k, k + 1).copy_(below)

@@ -5,17 +5,19 @@ U_j for its tile columns j ≡ q (mod Q) on the right. What one grid column (row
 (columns); the other side then needs the tiles that a peer in the same grid column (row) holds.
 
 Numbers travel while the caller computes: what sends them is a generator that pauses wherever there is something to wait for.
+Where all ranks share a host, nothing is sent: they see the same panel.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 
-import torch
 from torch import Tensor
 
-from openreml_dist.grid import Counters, Transfer
+from openreml_dist.grid import Transfer
+from openreml_dist.linalg.updates import Travelling
 from openreml_dist.tiled import BlockCyclic, TiledSymmetric
 
 
@@ -25,21 +27,27 @@ class Strip:
     So the tiles of one group on one side of the pivot are one matrix without gaps.
     """
 
-    def __init__(self, part: BlockCyclic, groups: int, V: TiledSymmetric) -> None:
+    def __init__(self, part: BlockCyclic, groups: int, memory: Tensor) -> None:
         self.part = part
         self.groups = groups
-        self._memory = V.empty(part.length * V.layout.tile_size)
+        self._memory = memory
 
     def arrange(self, k: int) -> None:
         """Make room for the panel of pivot k; what was there is lost."""
         layout = self.part.layout
+        self._k = k
         self._values = self._memory[: self.part.length * layout.extent(k)].view(-1, layout.extent(k))
         self._elsewhere: dict[int, Tensor] = {}
         self._start: dict[int, int] = {}
+        self._runs: dict[tuple[bool, int], tuple[list[int], list[int]]] = {}  # tiles of a group, and where each begins and ends
         position = 0
-        for i in sorted((i for i in self.part.tiles if i != k), key=lambda i: (i > k, i % self.groups, i)):
-            self._start[i] = position
-            position += layout.extent(i)
+        for after in (False, True):
+            for group in range(self.groups):
+                tiles = [i for i in self.part.tiles if i != k and (i > k) == after and i % self.groups == group]
+                starts = list(accumulate(map(layout.extent, tiles), initial=position))
+                position = starts[-1]
+                self._runs[after, group] = tiles, starts
+                self._start |= zip(tiles, starts, strict=False)
 
     def tile(self, i: int) -> Tensor:
         """U_i, a view (rows of tile i, b)."""
@@ -49,14 +57,14 @@ class Strip:
         return self._values[self._start[i] : self._start[i] + self.part.layout.extent(i)]
 
     def tiles(self, first: int, end: int, group: int) -> list[int]:
-        """The tiles ``first`` ≤ i < ``end`` of a group, ascending."""
-        return [i for i in self.part.tiles if first <= i < end and i % self.groups == group]
+        """The tiles ``first`` ≤ i < ``end`` of a group, all on one side of the pivot, ascending."""
+        tiles, _ = self._runs[first > self._k, group]
+        return tiles[bisect_left(tiles, first) : bisect_left(tiles, end)]
 
     def run(self, first: int, end: int, group: int) -> Tensor:
-        """These tiles, all on one side of the pivot: a view."""
-        tiles = self.tiles(first, end, group)
-        start = self._start[tiles[0]] if tiles else 0
-        return self._values[start : start + sum(map(self.part.layout.extent, tiles))]
+        """These tiles as one matrix: a view."""
+        tiles, starts = self._runs[first > self._k, group]
+        return self._values[starts[bisect_left(tiles, first)] : starts[bisect_left(tiles, end)]]
 
     def before(self, k: int) -> Tensor:
         """All tiles before the pivot k: a view."""
@@ -72,28 +80,40 @@ class Panel:
 
     The memory, (n (1/P + 1/Q) + b) b numbers, serves every step. On a single grid row or column it is (n + b) b: there one side
     has all that the other needs.
+
+    Args:
+        V: what is eliminated.
+        packing: where the left tiles of a message are put together, if the rows before the pivot are of the panel too.
     """
 
-    def __init__(self, V: TiledSymmetric) -> None:
-        b, (P, Q) = V.layout.tile_size, (V.grid.shape.rows, V.grid.shape.columns)
+    def __init__(self, V: TiledSymmetric, packing: Tensor | None = None) -> None:
+        P, Q = V.grid.shape.rows, V.grid.shape.columns
         self.V = V
         self.grid = V.grid
+        self.packing = packing
         # the columns are grouped as they arrive: from one peer of the grid column after the other
         if Q == 1:
-            self._rows = self._columns = Strip(V.columns, P, V)
+            self._rows = self._columns = self._strip(V.columns, P)
         elif P == 1:
-            self._rows = self._columns = Strip(V.rows, P, V)
+            self._rows = self._columns = self._strip(V.rows, P)
         else:
-            self._rows, self._columns = Strip(V.rows, 1, V), Strip(V.columns, P, V)
+            self._rows, self._columns = self._strip(V.rows, 1), self._strip(V.columns, P)
         self._row_group = V.grid.row if Q == 1 else 0
-        self._pivot_memory = V.empty(b * b)
+        self._pivot_memory = V.empty(V.layout.tile_size**2)
 
-    def arrange(self, k: int) -> None:
+    def _strip(self, part: BlockCyclic, groups: int) -> Strip:
+        return Strip(part, groups, self.V.empty(part.length * self.V.layout.tile_size))
+
+    def arrange(self, k: int) -> Travelling:
         """Prepare for pivot k; what was there is lost."""
         b = self.V.layout.extent(k)
         for strip in {self._rows, self._columns}:  # often one
             strip.arrange(k)
         self.pivot = self._pivot_memory[: b * b].view(b, b)
+        yield from ()
+
+    def release(self) -> None:
+        """Say that this rank no longer needs what is there."""
 
     def left(self, first: int, end: int) -> Tensor:
         """U_i of this rank's tile rows ``first`` ≤ i < ``end``, all on one side of the pivot: a view."""
@@ -103,23 +123,34 @@ class Panel:
         """U_j of a tile column of this rank: a view."""
         return self._columns.tile(j)
 
-    def share(self, k: int, packing: Tensor | None = None) -> Travelling:
+    def share_pivot(self, k: int) -> Travelling:
+        """Send the pivot from the owner of tile (k, k) along its grid column, and its grid row if that is of the panel too.
+
+        Collective.
+        """
+        row, column = k % self.grid.shape.rows, k % self.grid.shape.columns
+        transfers = []
+        if self.grid.column == column:
+            transfers.append(self.grid.broadcast_in_column_(self.pivot, row))
+        if self.grid.row == row and self.packing is not None:
+            transfers.append(self.grid.broadcast_in_row_(self.pivot, column))
+        yield transfers
+        wait(transfers)
+
+    def share(self, k: int) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
 
         And, with memory for packing, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
         (n − (k+1)b)(1/P + 1/Q) b numbers, and kb(1/P + 1/Q) b for the rows before.
-
-        Yields:
-            The messages that are under way.
         """
         T, grid = self.V.layout.num_tiles, self.grid
         transfers = [grid.broadcast_in_row_(self.left(k + 1, T), column=k % grid.shape.columns)]
-        if packing is not None:
+        if self.packing is not None:
             transfers.append(grid.broadcast_in_column_(self._columns.before(k), row=k % grid.shape.rows))
         yield transfers
         wait(transfers)
         transfers = self._copy_after(k)
-        arriving = [] if packing is None else self._copy_before(k, packing)
+        arriving = [] if self.packing is None else self._copy_before(k, self.packing)
         yield transfers + [transfer for _, _, transfer in arriving]
         wait(transfers)
         for tiles, packed, transfer in arriving:
@@ -159,35 +190,64 @@ class Panel:
         return arriving
 
 
-def packing_for(V: TiledSymmetric) -> Tensor:
-    """Memory where the left tiles of a message are put together; one serves all panels."""
-    return V.empty(V.rows.length * V.layout.tile_size if V.grid.shape.columns > 1 else 0)
+class SharedPanel(Panel):
+    """A panel in memory that all ranks of the grid see, on one host: (n + b) b numbers for all of them together.
+
+    Every rank writes its part where all others read it. What travels is a signal that a rank has written, or that it no longer
+    needs what is there.
+    """
+
+    def __init__(self, V: TiledSymmetric, rows_too: bool) -> None:
+        b, layout = V.layout.tile_size, V.layout
+        self.V = V
+        self.grid = V.grid
+        self.rows_too = rows_too
+        memory = self.grid.shared_memory((layout.size + b) * b, V.dtype)
+        self._rows = self._columns = Strip(BlockCyclic(layout, 0, 1), V.grid.shape.rows, memory[: layout.size * b])
+        self._row_group = V.grid.row
+        self._pivot_memory = memory[layout.size * b :]
+        self._released = Transfer()
+
+    def arrange(self, k: int) -> Travelling:
+        """Prepare for pivot k, once no rank needs what is there."""
+        yield [self._released]
+        self._released.wait()
+        yield from super().arrange(k)
+
+    def release(self) -> None:
+        """Say that this rank no longer needs what is there. Collective."""
+        self._released = self.grid.announce(range(self.grid.shape.size))
+
+    def share_pivot(self, k: int) -> Travelling:
+        """Say on the owner of tile (k, k) that the pivot is there. Collective."""
+        return self._announce([self.V.layout.owner(k, k)])
+
+    def share(self, k: int) -> Travelling:
+        """Say on all ranks of grid column k mod Q, and of grid row k mod P, that their parts are there. Collective."""
+        shape = self.grid.shape
+        writers = {shape.rank(row, k % shape.columns) for row in range(shape.rows)}
+        if self.rows_too:
+            writers |= {shape.rank(k % shape.rows, column) for column in range(shape.columns)}
+        return self._announce(writers)
+
+    def _announce(self, ranks: Iterable[int]) -> Travelling:
+        written = self.grid.announce(ranks)
+        yield [written]
+        written.wait()
+
+
+def two_panels(V: TiledSymmetric, rows_too: bool) -> tuple[Panel, Panel]:
+    """The panel that is used and the one that travels, of the rows after the pivot or also of those before it. Collective."""
+    if V.grid.shape.shares_memory:
+        return SharedPanel(V, rows_too), SharedPanel(V, rows_too)
+    packing = V.empty(V.rows.length * V.layout.tile_size if V.grid.shape.columns > 1 else 0) if rows_too else None
+    return Panel(V, packing), Panel(V, packing)
 
 
 def _gather(source: Strip, tiles: Sequence[int], place: Tensor) -> None:
     """Put tiles one after the other."""
     for i, part in _places(place, source, tiles):
         part.copy_(source.tile(i))
-
-
-def multiply_lower_(A: Tensor, L: Tensor, out: Tensor, counters: Counters) -> Tensor:
-    """out = AL with a lower triangular L (b, b), a quarter of whose zeros are left out. Local."""
-    b = len(L)
-    h = b // 2
-    torch.mm(A, L[:, : b - h], out=out[:, : b - h])
-    torch.mm(A[:, b - h :], L[b - h :, b - h :], out=out[:, b - h :])
-    counters.flops += 2 * len(A) * (b * (b - h) + h * h)
-    return out
-
-
-def multiply_upper_(A: Tensor, L: Tensor, out: Tensor, counters: Counters) -> Tensor:
-    """out = ALᵀ with a lower triangular L (b, b), a quarter of whose zeros are left out. Local."""
-    b = len(L)
-    h = b // 2
-    torch.mm(A[:, :h], L[:h, :h].mT, out=out[:, :h])
-    torch.mm(A, L[h:].mT, out=out[:, h:])
-    counters.flops += 2 * len(A) * (b * (b - h) + h * h)
-    return out
 
 
 def _places(packed: Tensor, strip: Strip, tiles: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
@@ -203,54 +263,3 @@ def wait(transfers: Iterable[Transfer]) -> None:
     """Wait for all of them."""
     for transfer in transfers:
         transfer.wait()
-
-
-@dataclass(frozen=True)
-class Update:
-    """C −= sign · A Bᵀ for a part of one slab."""
-
-    C: Tensor
-    A: Tensor
-    B: Tensor
-    sign: int = 1
-
-    @property
-    def flops(self) -> int:
-        """Two for each number of C and column of A."""
-        return 2 * self.C.numel() * self.A.shape[1]
-
-    def run_(self, counters: Counters) -> None:
-        """Do it. Local."""
-        if self.C.numel():
-            self.C.addmm_(self.A, self.B.mT, alpha=-self.sign)
-            counters.flops += self.flops
-
-
-Travelling = Iterator[Sequence[Transfer]]
-"""What makes and sends a panel: pauses with the messages that are under way, and goes on when they have arrived."""
-
-PAUSES = 3  # at most: for the pivot, the panel, the other side of it
-
-
-def overlap(travelling: Travelling, updates: Sequence[Update], counters: Counters, on_accelerator: bool) -> None:
-    """Do the updates of one panel while the next one travels.
-
-    On the CPU what sends it is resumed as soon as its messages have arrived. The host of an accelerator runs ahead of it and
-    cannot know; there it is resumed after each quarter of the flops, and the device waits for the messages in its own order.
-    """
-    total, done, quarters = sum(update.flops for update in updates), 0, 1
-    under_way = next(travelling, None)
-    for update in updates:
-        update.run_(counters)
-        done += update.flops
-        while under_way is not None:
-            if on_accelerator:
-                ready = done * (PAUSES + 1) >= total * quarters
-                quarters += ready
-            else:
-                ready = all(transfer.has_arrived() for transfer in under_way)
-            if not ready:
-                break
-            under_way = next(travelling, None)
-    for _ in travelling:
-        pass

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
-from openreml_dist.linalg.panels import Panel, Travelling, Update, multiply_lower_, multiply_upper_, overlap, packing_for, wait
+from openreml_dist.linalg.panels import Panel, two_panels
 from openreml_dist.linalg.pivot import Pivots
+from openreml_dist.linalg.updates import Travelling, Update, multiply_lower_, multiply_upper_, overlap
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -51,45 +52,37 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
         American Statistician 33:149, the sweep operator.
     """
     T = V.layout.num_tiles
-    pivots, packing = Pivots(V), packing_for(V)
-    panel, coming = Panel(V), Panel(V)
-    overlap(_make_panel(V, pivots, panel, packing, 0), [], V.grid.counters, V.on_accelerator)
+    pivots, (panel, coming) = Pivots(V), two_panels(V, rows_too=True)
+    overlap(_make_panel(V, pivots, panel, 0), [], V.grid.counters, V.on_accelerator)
     for k in range(T):
         _write_pivot(V, panel, k)
         if k + 1 < T:
             for update in _updates_of_next_pivot(V, panel, k):
                 update.run_(V.grid.counters)
-        next_panel = _make_panel(V, pivots, coming, packing, k + 1) if k + 1 < T else iter(())
+        next_panel = _make_panel(V, pivots, coming, k + 1) if k + 1 < T else iter(())
         overlap(next_panel, list(_remaining_updates(V, panel, k)), V.grid.counters, V.on_accelerator)
+        panel.release()
         panel, coming = coming, panel
         progress((k + 1) / T)
     return Inverse(V, pivots.finish())
 
 
-def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, packing: Tensor, k: int) -> Travelling:
+def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Travelling:
     """The panel of pivot k, on every rank that needs it. Collective; pauses where numbers travel."""
-    grid = V.grid
-    row, column = k % grid.shape.rows, k % grid.shape.columns
-    panel.arrange(k)
+    yield from panel.arrange(k)
     # L⁻¹ with LLᵀ = A[k, k], on the ranks that hold tiles of row or column k
     if V.owns(k, k):
         panel.pivot.copy_(pivots.inverse_of_factor(pivots.factor(k)))
-    transfers = []
-    if grid.column == column:
-        transfers.append(grid.broadcast_in_column_(panel.pivot, row))
-    if grid.row == row:
-        transfers.append(grid.broadcast_in_row_(panel.pivot, column))
-    yield transfers
-    wait(transfers)
+    yield from panel.share_pivot(k)
     # U[j] = (L⁻¹ A[k, j])ᵀ for j < k
-    if grid.row == row:
+    if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
             if j < k:
-                multiply_upper_(V.tile(k, j).mT, panel.pivot, panel.right(j), grid.counters)
+                multiply_upper_(V.tile(k, j).mT, panel.pivot, panel.right(j), V.grid.counters)
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
-        multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left(k + 1, V.layout.num_tiles), grid.counters)
-    yield from panel.share(k, packing)
+        multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left(k + 1, V.layout.num_tiles), V.grid.counters)
+    yield from panel.share(k)
 
 
 def _updates_of_next_pivot(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:

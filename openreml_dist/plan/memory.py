@@ -93,6 +93,8 @@ def memory(layout: TileLayout, model: Model) -> Memory:
     P, Q = layout.grid.rows, layout.grid.columns
     sides = rows + columns if min(P, Q) > 1 else max(rows, columns)  # on a single grid row or column one side has the other
     packed = rows if Q > 1 else 0.0
+    if layout.grid.shares_memory:  # every rank sees all of the same panels
+        sides, packed = float(layout.size), 0.0
     panels = (PANELS * (sides + b) + packed) * b
     kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
     whole_chunk = min(model.chunk_size, layout.size) ** 2

@@ -72,16 +72,9 @@ def sweep_work(layout: TileLayout) -> Work:
     panel = 2 * _triangle_flops(b) * (pivot_row * columns_before + pivot_column * rows_after)  # U; row and column k of V⁻¹
     untouched = b * (pivot_row * columns_before + pivot_column * g.rows_since[:-1, :, None])
     update = 2 * b * (g.words - untouched)
-    words, messages = _pivot_traffic(g, along_row=True)
-    below, before = _panel_traffic(g), _panel_traffic_before(g)
     owner = pivot_row & pivot_column
-    return Work(
-        owner * _pivot_flops(b),
-        panel + owner * _triangle_flops(b) * b,
-        update,
-        words + below[0] + before[0],
-        messages + below[1] + before[1],
-    )
+    words, messages = _traffic(g, _pivot_traffic(g, along_row=True), _panel_traffic(g), _panel_traffic_before(g))
+    return Work(owner * _pivot_flops(b), panel + owner * _triangle_flops(b) * b, update, words, messages)
 
 
 def cholesky_work(layout: TileLayout) -> Work:
@@ -91,11 +84,10 @@ def cholesky_work(layout: TileLayout) -> Work:
     pivot_row, pivot_column = g.in_row[:, :, None], g.in_column[:, None, :]
     panel = _triangle_flops(b) * pivot_column * g.rows_since[1:, :, None]
     update = 2 * b * g.words_since[1:]
-    words, messages = _pivot_traffic(g, along_row=False)
-    below = _panel_traffic(g)
     owner = pivot_row & pivot_column
     zero = np.zeros_like(update)
-    return Work(owner * _pivot_flops(b) + zero, panel + zero, update, words + below[0], messages + below[1])
+    words, messages = _traffic(g, _pivot_traffic(g, along_row=False), _panel_traffic(g))
+    return Work(owner * _pivot_flops(b) + zero, panel + zero, update, words, messages)
 
 
 def _triangle_flops(b: Counts) -> Counts:
@@ -107,6 +99,13 @@ def _triangle_flops(b: Counts) -> Counts:
 def _pivot_flops(b: Counts) -> Counts:
     """b³/3 of the factor of a tile, b³ of its inverse."""
     return b**3 // 3 + b**3
+
+
+def _traffic(g: Geometry, *parts: tuple[Counts, Counts]) -> tuple[Counts, Counts]:
+    """Words and messages of all parts: none where the ranks see the same panels."""
+    travels = 0.0 if g.layout.grid.shares_memory else 1.0
+    words, messages = zip(*parts, strict=True)
+    return travels * np.sum(words, axis=0), travels * np.sum(messages, axis=0)
 
 
 def _pivot_traffic(g: Geometry, along_row: bool) -> tuple[Counts, Counts]:

@@ -22,6 +22,8 @@ from tests.helpers.oracle import random_positive_definite, tiled, whole
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
 SIZES = [(97, 32), (97, 97), (64, 16), (50, 7), (23, 1), (33, 40), (2, 1), (1, 5)]  # ragged, whole, one tile, ranks without
 EPS = torch.finfo(torch.float64).eps
+EXCHANGES = [(rows, columns, shared) for rows, columns in GRIDS for shared in (False, True) if rows * columns > 1 or not shared]
+"""Grids whose ranks send panels, and grids whose ranks see the same panels."""
 
 
 def errors(grid: ProcessGrid, n: int, tile_size: int) -> dict[str, float]:
@@ -52,16 +54,32 @@ def errors(grid: ProcessGrid, n: int, tile_size: int) -> dict[str, float]:
     }
 
 
-def all_errors(rows: int, columns: int) -> list[dict[str, float]]:
-    grid = ProcessGrid.connect(rows, columns)
+def all_errors(rows: int, columns: int, shared: bool) -> list[dict[str, float]]:
+    grid = ProcessGrid.connect(rows, columns, share_memory=shared)
+    assert (grid.host is not None) == shared
     return [errors(grid, n, tile_size) for n, tile_size in SIZES]
 
 
-@pytest.mark.parametrize(("rows", "columns"), GRIDS)
-def test_scaled_residuals_are_small_on_every_grid(rows: int, columns: int) -> None:
-    for (n, tile_size), found in zip(SIZES, spawn(all_errors, rows * columns, rows, columns)[-1], strict=True):
+@pytest.mark.parametrize(("rows", "columns", "shared"), EXCHANGES)
+def test_scaled_residuals_are_small_on_every_grid(rows: int, columns: int, shared: bool) -> None:
+    for (n, tile_size), found in zip(SIZES, spawn(all_errors, rows * columns, rows, columns, shared)[-1], strict=True):
         for what, error in found.items():
             assert error < 1, f"{what} for n={n}, tile {tile_size}, grid {rows} x {columns}: {error}"
+
+
+def same_digits(rows: int, columns: int) -> bool:
+    """Whether panels that all see and panels that are sent give the same tiles on this rank."""
+    A = random_positive_definite(330)
+    for algorithm in (lambda V: cholesky_(V).L, lambda V: sweep_inverse_(V).tiles):
+        sent, seen = (algorithm(tiled(A, 40, ProcessGrid.connect(rows, columns, share_memory=s))) for s in (False, True))
+        if not all(torch.equal(slab, seen.slabs[j]) for j, slab in sent.slabs.items()):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (2, 3)])
+def test_panels_seen_by_all_give_the_digits_of_panels_sent(rows: int, columns: int) -> None:
+    assert all(spawn(same_digits, rows * columns, rows, columns))
 
 
 def failing_minors(rows: int, columns: int) -> list[list[str]]:
@@ -102,9 +120,9 @@ def test_failure_of_one_rank_becomes_everyones() -> None:
 COUNTED = [(130, 16), (130, 13), (40, 64)]
 
 
-def counted(rows: int, columns: int) -> list[dict[str, Counters]]:
+def counted(rows: int, columns: int, shared: bool) -> list[dict[str, Counters]]:
     """What this rank has counted in a sweep and in a factor, of each size."""
-    grid = ProcessGrid.connect(rows, columns)
+    grid = ProcessGrid.connect(rows, columns, share_memory=shared)
     found = []
     for n, tile_size in COUNTED:
         counters = {}
@@ -116,12 +134,12 @@ def counted(rows: int, columns: int) -> list[dict[str, Counters]]:
     return found
 
 
-@pytest.mark.parametrize(("rows", "columns"), [*GRIDS, (2, 4)])
-def test_work_is_what_the_planner_computes_and_the_docstrings_say(rows: int, columns: int) -> None:
+@pytest.mark.parametrize(("rows", "columns", "shared"), [*EXCHANGES, (2, 4, False)])
+def test_work_is_what_the_planner_computes_and_the_docstrings_say(rows: int, columns: int, shared: bool) -> None:
     ranks = rows * columns
-    everyone = spawn(counted, ranks, rows, columns)
+    everyone = spawn(counted, ranks, rows, columns, shared)
     for which, (n, b) in enumerate(COUNTED):
-        layout = TileLayout(n, b, GridShape(rows, columns))
+        layout = TileLayout(n, b, GridShape(rows, columns, shared))
         scalars = 2 if ranks > 1 else 0  # the failing minor and log|V|
         panels = n * n * (1 / rows + 1 / columns)
         ragged = b * (n / rows + n / columns + 2 * b)  # tiles do not divide evenly
@@ -208,7 +226,7 @@ class SlowTransfer:
 
 def waited(rows: int, columns: int) -> dict[str, tuple[float, float]]:
     """Delays that this rank has waited for in a sweep and a factor: as they are, and if it did nothing meanwhile."""
-    grid = ProcessGrid.connect(rows, columns)
+    grid = ProcessGrid.connect(rows, columns, share_memory=False)
     n, b = 20 * TILES, 20
     found = {}
     for factorise in (sweep_inverse_, cholesky_):
@@ -236,7 +254,7 @@ def test_messages_travel_while_the_rank_computes(rows: int, columns: int) -> Non
         assert overlapped < 0.5 * one_by_one  # towards the end there is little to compute
 
 
-def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any]:
+def live_bytes(rows: int, columns: int, shared: bool, n: int, tile_size: int) -> dict[str, Any]:
     """The most bytes of tensors alive at once on this rank during a sweep, and the largest tensor."""
     import gc
 
@@ -248,7 +266,7 @@ def live_bytes(rows: int, columns: int, n: int, tile_size: int) -> dict[str, Any
 
     gc.collect()
     before = alive()  # of other tests in this process
-    grid = ProcessGrid.connect(rows, columns)
+    grid = ProcessGrid.connect(rows, columns, share_memory=shared)
     V = TiledSymmetric(TileLayout(n, tile_size, grid.shape), grid)
     for i, j, tile in V.tiles():
         tile.fill_(1.0)
@@ -276,11 +294,11 @@ def test_a_workspace_serves_matrices_of_either_precision() -> None:
             tile.fill_(torch.nan)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2), (2, 3)])
-def test_no_rank_holds_more_than_slabs_panels_and_tiles(rows: int, columns: int) -> None:
+@pytest.mark.parametrize(("rows", "columns", "shared"), EXCHANGES)
+def test_no_rank_holds_more_than_slabs_panels_and_tiles(rows: int, columns: int, shared: bool) -> None:
     n, b = 1000, 50
-    everyone = spawn(live_bytes, rows * columns, rows, columns, n, b)
-    planned = memory(TileLayout(n, b, GridShape(rows, columns)), Model())
+    everyone = spawn(live_bytes, rows * columns, rows, columns, shared, n, b)
+    planned = memory(TileLayout(n, b, GridShape(rows, columns, shared)), Model())
     for seen in everyone:
         assert seen["most"] <= planned.matrix + planned.panels + planned.tiles
         assert seen["largest"] < 8 * n * n / 10  # no tensor is near n x n

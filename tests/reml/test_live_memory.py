@@ -58,6 +58,6 @@ def most_bytes(rows: int, columns: int) -> int:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1), (2, 2)])
 def test_live_tensors_are_those_of_the_plan(rows: int, columns: int) -> None:
-    planned: Memory = memory(TileLayout(N, TILE, GridShape(rows, columns)), MODEL)
+    planned: Memory = memory(TileLayout(N, TILE, GridShape(rows, columns, shares_memory=rows * columns > 1)), MODEL)
     fullest = max(spawn(most_bytes, rows * columns, rows, columns))
     assert fullest == pytest.approx(planned.total, rel=0.1)

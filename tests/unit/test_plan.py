@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,7 @@ def test_this_machine_is_measured_and_planned_for(
         (PlanConfig(mode="guess"), "mode: 'guess' is neither plan nor calibrate"),
         (PlanConfig(machine="a100"), "num_samples is not given"),
         (PlanConfig(num_samples=0, machine="a100"), "num_samples: 0 is too small"),
+        (PlanConfig(num_samples=10, traces="guess", machine="a100"), "traces: 'guess' is none of exact, auto, hutchinson"),
         (PlanConfig(num_samples=10, machine="cray"), "machine: 'cray' is none of this, h100-nvlink"),
         (PlanConfig(num_samples=500_000, ranks=4, machine="a100"), "does not fit: .* at least 16 such ranks are needed"),
         (PlanConfig(num_samples=10**7, machine="a100"), "no number of such ranks suffices"),
@@ -150,6 +152,19 @@ def test_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "4 GB/s",
     ):
         assert words in printed
+
+
+def test_generated_terms_and_the_source_of_traces_are_planned_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def gigabytes(part: str, **settings: Any) -> float:
+        assert run(PlanConfig(num_samples=50_000, machine="a100", **settings)) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == [part])
+        return float(line.split()[1])
+
+    assert gigabytes("matrix") == pytest.approx(2 * gigabytes("matrix", traces="hutchinson"), rel=1e-3)
+    assert gigabytes("vectors") > 10 * gigabytes("vectors", traces="exact")
+    assert gigabytes("vectors", num_generated=4) - gigabytes("vectors") == pytest.approx(
+        3 * 50_000 * (4 * 64 + 8) / 1e9, abs=2e-3
+    )
 
 
 def test_fit_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
