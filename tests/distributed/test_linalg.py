@@ -17,6 +17,7 @@ from openreml_dist.plan.memory import Model, memory
 from openreml_dist.plan.work import cholesky_work, sweep_work
 from openreml_dist.tiled import TiledSymmetric, Workspace
 from tests.helpers.gloo import spawn
+from tests.helpers.live import LiveBytes
 from tests.helpers.oracle import random_positive_definite, tiled, whole
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
@@ -254,34 +255,17 @@ def test_messages_travel_while_the_rank_computes(rows: int, columns: int) -> Non
         assert overlapped < 0.5 * one_by_one  # towards the end there is little to compute
 
 
-def live_bytes(rows: int, columns: int, shared: bool, n: int, tile_size: int) -> dict[str, Any]:
+def live_bytes(rows: int, columns: int, shared: bool, n: int, tile_size: int) -> dict[str, int]:
     """The most bytes of tensors alive at once on this rank during a sweep, and the largest tensor."""
-    import gc
-
-    def alive() -> dict[int, int]:
-        """Bytes by place."""
-        return {
-            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) is torch.Tensor
-        }
-
-    gc.collect()
-    before = alive()  # of other tests in this process
+    live = LiveBytes(every=1)
     grid = ProcessGrid.connect(rows, columns, share_memory=shared)
     V = TiledSymmetric(TileLayout(n, tile_size, grid.shape), grid)
     for i, j, tile in V.tiles():
         tile.fill_(1.0)
         if i == j:
             tile.diagonal().add_(2.0)
-    seen = {"most": 0, "largest": 0}
-
-    def look(_: float) -> None:
-        storages = {place: count for place, count in alive().items() if place not in before}
-        seen["most"] = max(seen["most"], sum(storages.values()))
-        seen["largest"] = max(seen["largest"], *storages.values())
-
-    gc.collect()
-    sweep_inverse_(V, look)
-    return {**seen, "slabs": V.num_bytes()}
+    sweep_inverse_(V, live.look)
+    return {"most": live.most, "largest": live.largest, "slabs": V.num_bytes()}
 
 
 def test_a_workspace_serves_matrices_of_either_precision() -> None:

@@ -9,28 +9,35 @@ import torch
 
 
 class LiveBytes:
-    """Counts on this rank, beyond what is alive when it is made."""
+    """Counts on this rank, but for what is alive when it is made.
+
+    Attributes:
+        most: bytes at once.
+        largest: bytes of one tensor.
+    """
 
     def __init__(self, every: int = 8) -> None:
+        gc.collect()
         self._every = every  # it takes longer than a step
         self._calls = 0
         self._before = _alive()
         self.most = 0
+        self.largest = 0
 
     def phase(self, _: str) -> Callable[[float], None]:
         """For ``REML(phase=...)``."""
-        return self._look
+        return self.look
 
-    def _look(self, _: float) -> None:
+    def look(self, _: float) -> None:
+        """For ``progress``."""
         self._calls += 1
-        if self._calls % self._every == 1:
-            self.most = max(self.most, _alive() - self._before)
+        if self._calls % self._every == 1 % self._every:
+            new = [count for place, count in _alive().items() if place not in self._before]
+            self.most = max(self.most, sum(new))
+            self.largest = max([self.largest, *new])
 
 
-def _alive() -> int:
-    storages = {}
-    for thing in gc.get_objects():
-        if type(thing) is torch.Tensor:
-            storage = thing.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values())
+def _alive() -> dict[int, int]:
+    """Bytes by place."""
+    storages = (thing.untyped_storage() for thing in gc.get_objects() if type(thing) is torch.Tensor)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
