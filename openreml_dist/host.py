@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 RANK_BYTES = 4
 
 Gather = Callable[[Any], list[Any]]
@@ -176,10 +177,11 @@ def _memory_error() -> Iterator[None]:
 
 
 def _open_door() -> socket.socket | None:
-    """A socket that peers of this host can call; None if the system has no files in memory, or refuses. Local."""
-    if not hasattr(os, "memfd_create"):
+    """A socket that peers of this host can call; None if the system is not Linux, or refuses what is needed. Local."""
+    if not hasattr(os, "memfd_create") or not BOOT_ID.exists():
         return None
     try:
+        os.close(os.memfd_create("openreml-trial"))
         door = socket.socket(socket.AF_UNIX)
         door.bind("")  # an address of Linux's choice, which is no file
         door.listen(socket.SOMAXCONN)
@@ -190,7 +192,7 @@ def _open_door() -> socket.socket | None:
 
 def _name_of_host() -> tuple[str, ...]:
     """The same for two processes that may share memory: one kernel, one container, one user. Local."""
-    return (socket.gethostname(), Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), str(os.getuid()))
+    return (socket.gethostname(), BOOT_ID.read_text(encoding="ascii"), str(os.getuid()))
 
 
 def _call(rank: int, doors: list[bytes]) -> dict[int, socket.socket] | None:

@@ -119,6 +119,12 @@ def elsewhere(what: str) -> bool:
         openreml_dist.host._name_of_host = lambda: ("another",)  # type: ignore[assignment]
     if what == "no memory files":
         del os.memfd_create
+    if what == "memory files refused":
+
+        def forbidden(_: str) -> int:
+            raise PermissionError
+
+        os.memfd_create = forbidden  # type: ignore[assignment]
     if rank == 1 and what == "refused":
 
         def refused(*_: object) -> None:
@@ -130,6 +136,6 @@ def elsewhere(what: str) -> bool:
     return grid.host is not None or grid.shape.shares_memory
 
 
-@pytest.mark.parametrize("what", ["host", "no memory files", "refused"])
+@pytest.mark.parametrize("what", ["host", "no memory files", "memory files refused", "refused"])
 def test_ranks_that_cannot_share_memory_send_messages(what: str) -> None:
     assert spawn(elsewhere, 2, what) == [False, False]
