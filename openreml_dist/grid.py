@@ -139,7 +139,7 @@ class ProcessGrid:
             column_group=mesh.get_group("row"),
             control_group=control,
         )
-        if share_memory and shape.size > 1 and all(grid.gather(device.type == "cpu")):
+        if share_memory and shape.size > 1 and device.type == "cpu":
             grid.host = Host.enter(grid.rank, grid.gather, timeout)
             grid.shape = replace(shape, shares_memory=grid.host is not None)
         return grid

@@ -94,7 +94,8 @@ def _fit(run: Run, launcher: str) -> int:
 
 def _estimate(run: Run, reml: REML, analysis: Analysis) -> FitResult:
     """The fit, each iterate shown and kept as it is accepted. Collective."""
-    from openreml_dist.app.model import starting_point, traces_settings
+    from openreml_dist.app.model import starting_point
+    from openreml_dist.app.traces import traces_settings
     from openreml_dist.reml import Stopping
 
     solver, parameters = run.settings.solver, analysis.covariance.parameters

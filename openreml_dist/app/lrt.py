@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from openreml_dist.app.model import traces_settings
 from openreml_dist.app.report import Tests
 from openreml_dist.app.run import Run
+from openreml_dist.app.traces import traces_settings
 from openreml_dist.covariance import Covariance, Identity
 from openreml_dist.reml import FitResult, Stopping, null_log_likelihood
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +11,16 @@ from torch import Tensor
 from openreml_dist.app.grms import component_names, grm_paths
 from openreml_dist.app.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
 from openreml_dist.app.samples import Inputs, read_inputs
+from openreml_dist.app.traces import planned_traces
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.memory import DOUBLE, SINGLE, Model
+from openreml_dist.plan.memory import Model
 from openreml_dist.reml.evaluation import METHODS
 from openreml_dist.store.grm import open_grm
 
 GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
-AUTO_PROBES, HUTCHINSON_PROBES = 64, 128  # by default; the latter leave a Monte-Carlo error of about a tenth of an SE
 
 
 def check_settings(settings: FitConfig) -> None:
@@ -125,18 +124,6 @@ def _read_record_model(settings: FitConfig, grid: ProcessGrid, grms: Grms) -> An
         model = mixed_model(settings, tables, grms)
     chunk_size = max((store.chunk_size for store, _ in grms.values()), default=1)
     return Analysis(inputs_of(model, settings), model.covariance, chunk_size)
-
-
-def traces_settings(solver: SolverConfig) -> dict[str, Any]:
-    """The arguments of ``REML.fit`` that say where traces come from."""
-    num_probes = solver.num_probes or (HUTCHINSON_PROBES if solver.traces == "hutchinson" else AUTO_PROBES)
-    return {"traces": solver.traces, "num_probes": num_probes, "seed": solver.seed}
-
-
-def planned_traces(solver: SolverConfig, is_linear: bool = True) -> dict[str, int]:
-    """What the source of traces means for the memory of a ``Model``."""
-    num_probes = 0 if solver.traces == "exact" or not is_linear else traces_settings(solver)["num_probes"]
-    return {"num_probes": num_probes, "number_bytes": SINGLE if solver.traces == "hutchinson" else DOUBLE}
 
 
 def planned_model(solver: SolverConfig, analysis: Analysis) -> Model:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
-from openreml_dist.app.model import planned_traces
 from openreml_dist.app.plan_tables import head, machine_table, memory_table, time_table
+from openreml_dist.app.traces import planned_traces
 from openreml_dist.config import PlanConfig, SolverConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size

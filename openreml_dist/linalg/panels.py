@@ -38,7 +38,6 @@ class Strip:
         self._k = k
         self._values = self._memory[: self.part.length * layout.extent(k)].view(-1, layout.extent(k))
         self._elsewhere: dict[int, Tensor] = {}
-        self._start: dict[int, int] = {}
         self._runs: dict[tuple[bool, int], tuple[list[int], list[int]]] = {}  # tiles of a group, and where each begins and ends
         position = 0
         for after in (False, True):
@@ -47,14 +46,10 @@ class Strip:
                 starts = list(accumulate(map(layout.extent, tiles), initial=position))
                 position = starts[-1]
                 self._runs[after, group] = tiles, starts
-                self._start |= zip(tiles, starts, strict=False)
 
     def tile(self, i: int) -> Tensor:
         """U_i, a view (rows of tile i, b)."""
-        elsewhere = self._elsewhere.get(i)
-        if elsewhere is not None:
-            return elsewhere
-        return self._values[self._start[i] : self._start[i] + self.part.layout.extent(i)]
+        return self._elsewhere[i] if i in self._elsewhere else self.run(i, i + 1, i % self.groups)
 
     def tiles(self, first: int, end: int, group: int) -> list[int]:
         """The tiles ``first`` ≤ i < ``end`` of a group, all on one side of the pivot, ascending."""

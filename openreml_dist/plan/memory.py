@@ -91,10 +91,9 @@ def memory(layout: TileLayout, model: Model) -> Memory:
     fullest = float(g.words.max())
     rows, columns = float(g.rows_since[0].max()), float(g.columns_since[0].max())
     P, Q = layout.grid.rows, layout.grid.columns
-    sides = rows + columns if min(P, Q) > 1 else max(rows, columns)  # on a single grid row or column one side has the other
-    packed = rows if Q > 1 else 0.0
-    if layout.grid.shares_memory:  # every rank sees all of the same panels
-        sides, packed = float(layout.size), 0.0
+    seen = layout.grid.shares_memory  # all of the same panels, by every rank
+    sides = float(layout.size) if seen or min(P, Q) == 1 else rows + columns  # a single grid row or column has all on one side
+    packed = rows if Q > 1 and not seen else 0.0
     panels = (PANELS * (sides + b) + packed) * b
     kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
     whole_chunk = min(model.chunk_size, layout.size) ** 2

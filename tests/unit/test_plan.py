@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,11 @@ def test_generated_terms_and_the_source_of_traces_are_planned_for(capsys: pytest
     assert gigabytes("vectors", num_generated=4) - gigabytes("vectors") == pytest.approx(
         3 * 50_000 * (4 * 64 + 8) / 1e9, abs=2e-3
     )
+
+
+def test_planning_starts_without_torch() -> None:
+    code = "import sys, openreml_dist.app.plan; sys.exit('torch' in sys.modules or 'zarr' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_fit_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
