@@ -26,7 +26,7 @@ from openreml_dist.grid import Counters, ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.linalg.updates import multiply_upper_
-from openreml_dist.reml.projection import Design
+from openreml_dist.reml.dense.projection import Design
 from openreml_dist.reml.step import Problem, ai_step
 from openreml_dist.tiled import TiledSymmetric
 

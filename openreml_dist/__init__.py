@@ -11,13 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from openreml_dist.compat import REML
     from openreml_dist.covariance import Covariance, Grouping, Identity, Kernel
     from openreml_dist.models import MixedModel
-    from openreml_dist.reml import REML, FitResult
+    from openreml_dist.reml import FitResult
 
 __version__ = "0.1.0"
 __all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel", "MixedModel"]
-_HOMES = {"REML": "reml", "FitResult": "reml", "MixedModel": "models"}
+_HOMES = {"REML": "compat", "FitResult": "reml", "MixedModel": "models"}
 
 
 def __getattr__(name: str) -> object:

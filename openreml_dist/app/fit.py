@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED, compose, exit_with
+from openreml_dist.app.report.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
 from openreml_dist.app.run import Run
-from openreml_dist.app.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import OpenREMLError
 from openreml_dist.log import LOGGER, log_to_file
 
 if TYPE_CHECKING:
-    from openreml_dist.app.model import Analysis
-    from openreml_dist.app.predictions import Outputs
-    from openreml_dist.reml import REML, FitResult, Iteration
+    from openreml_dist.app.inputs.model import Analysis
+    from openreml_dist.app.report.predictions import Outputs
+    from openreml_dist.compat import REML
+    from openreml_dist.reml import FitResult, Iteration
 
 _BEGUN = time.perf_counter()
 
@@ -33,9 +34,9 @@ def fit(settings: FitConfig) -> int:
     Returns:
         The exit code of the status: 0 converged, 3 not.
     """
-    from openreml_dist.app.model import check_settings
-    from openreml_dist.app.predictions import check_output
-    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.app.inputs.model import check_settings
+    from openreml_dist.app.report.predictions import check_output
+    from openreml_dist.app.report.terminal import Terminal
     from openreml_dist.grid import out_of_memory_named
 
     check_settings(settings)
@@ -65,8 +66,8 @@ def fit(settings: FitConfig) -> int:
 def _fit(run: Run, launcher: str) -> int:
     """Read, say what it will cost, estimate, report. Collective."""
     from openreml_dist.app.forecast import forecast
-    from openreml_dist.app.model import planned_model, read_model
-    from openreml_dist.app.predictions import Outputs
+    from openreml_dist.app.inputs.model import planned_model, read_model
+    from openreml_dist.app.report.predictions import Outputs
 
     log_to_file(run.directory, run.grid.rank)
     ready = time.perf_counter()
@@ -94,7 +95,7 @@ def _fit(run: Run, launcher: str) -> int:
 
 def _estimate(run: Run, reml: REML, analysis: Analysis) -> FitResult:
     """The fit, each iterate shown and kept as it is accepted. Collective."""
-    from openreml_dist.app.model import starting_point
+    from openreml_dist.app.inputs.model import starting_point
     from openreml_dist.app.traces import traces_settings
     from openreml_dist.reml import Stopping
 
@@ -113,7 +114,7 @@ def _estimate(run: Run, reml: REML, analysis: Analysis) -> FitResult:
 def _report(run: Run, reml: REML, analysis: Analysis, result: FitResult, outputs: Outputs) -> None:
     """Tests and predictions, then the files and the tables. Collective."""
     from openreml_dist.app.lrt import likelihood_ratio_tests
-    from openreml_dist.app.results import HSQ, profile_of_rank, write_results
+    from openreml_dist.app.report.results import HSQ, profile_of_rank, write_results
     from openreml_dist.app.traits import trait_estimates
 
     begun = time.perf_counter()
@@ -160,7 +161,7 @@ def _term_names(reml: REML) -> list[str]:
 
 def _record(run: Run, iteration: Iteration, parameters: tuple[str, ...]) -> None:
     """Show and keep one accepted iterate. Local: rank 0."""
-    from openreml_dist.app.report import step_record
+    from openreml_dist.app.report.tables import step_record
 
     run.terminal.iteration(iteration, parameters)
     append_json_line(run.directory / "steps.jsonl", step_record(iteration, parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from openreml_dist.app.report import Tests
+from openreml_dist.app.report.tables import Tests
 from openreml_dist.app.run import Run
 from openreml_dist.app.traces import traces_settings
 from openreml_dist.covariance import Covariance, Identity

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
-from openreml_dist.app.plan_tables import head, machine_table, memory_table, time_table
+from openreml_dist.app.report.plan_tables import head, machine_table, memory_table, time_table
 from openreml_dist.app.traces import planned_traces
 from openreml_dist.config import PlanConfig, SolverConfig
 from openreml_dist.errors import ConfigError
@@ -34,8 +34,8 @@ def run(settings: PlanConfig) -> int:
 
 
 def _calibrate() -> int:
-    from openreml_dist.app.run_directory import write_text
-    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.app.report.run_directory import write_text
+    from openreml_dist.app.report.terminal import Terminal
     from openreml_dist.plan.calibrate import calibrate
 
     terminal, path = Terminal(0), calibration_file()
@@ -68,7 +68,7 @@ def _read_a_store(folder: Path) -> Iterator[int]:
 
 
 def _plan(settings: PlanConfig) -> int:
-    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.app.report.terminal import Terminal
 
     size = check(settings)
     machine = load_machine(settings.machine)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from openreml_dist.config import FitConfig
 
 if TYPE_CHECKING:
-    from openreml_dist.app.terminal import Terminal
+    from openreml_dist.app.report.terminal import Terminal
+    from openreml_dist.compat import REML
     from openreml_dist.covariance import Covariance
     from openreml_dist.grid import ProcessGrid
-    from openreml_dist.reml import REML
 
 
 @dataclass
@@ -35,6 +35,6 @@ class Run:
 
     def reml(self, covariance: Covariance) -> REML:
         """The solver for a covariance, with the settings of this run."""
-        from openreml_dist.reml import REML
+        from openreml_dist.compat import REML
 
         return REML(covariance, grid=self.grid, tile_size=self.settings.solver.tile_size, phase=self.terminal.phase)

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.dense_view import check_dense
+from openreml_dist.compat.dense_view import check_dense
 from openreml_dist.covariance.parameters import Parameter
 from openreml_dist.covariance.term import Samples, Term, as_indices, forward_derivatives
 from openreml_dist.errors import InputError

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.dense_view import DenseView
+from openreml_dist.compat.dense_view import DenseView
 from openreml_dist.covariance.parameters import Parameter, Quantity
 
 Indices = NDArray[np.int64]

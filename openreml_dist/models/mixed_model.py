@@ -20,8 +20,9 @@ from openreml_dist.models.structures import Heterogeneous, Independent, Structur
 if TYPE_CHECKING:
     import pandas as pd
 
+    from openreml_dist.compat import REML
     from openreml_dist.grid import ProcessGrid
-    from openreml_dist.reml import REML, FitResult
+    from openreml_dist.reml import FitResult
 
 TRAIT = "trait"  # column of a multi-trait table that says which trait a record is of
 VALUE = "value"
@@ -114,7 +115,7 @@ class MixedModel:
 
     def reml(self, grid: ProcessGrid | None = None, **settings: Any) -> REML:
         """The solver of this model; settings are those of ``REML``. Collective."""
-        from openreml_dist.reml import REML
+        from openreml_dist.compat import REML
 
         return REML(self.covariance, grid=grid, **settings)
 

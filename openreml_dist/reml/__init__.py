@@ -1,14 +1,12 @@
-"""REML: one step, the iteration, the result."""
+"""REML: one step, the iteration, the result; the engines."""
 
-from openreml_dist.reml.api import REML
+from openreml_dist.reml.dense.null import null_log_likelihood
+from openreml_dist.reml.dense.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.driver import Iteration, Status, Stopping
-from openreml_dist.reml.null import null_log_likelihood
-from openreml_dist.reml.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.result import FitResult, VarianceEstimate
 from openreml_dist.reml.wald import WaldTest, wald_test
 
 __all__ = [
-    "REML",
     "Effects",
     "FitResult",
     "Iteration",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.reml.evaluation import EXACT, Evaluation, Schedule, Traces
+from openreml_dist.reml.dense.evaluation import EXACT, Evaluation, Schedule, Traces
 from openreml_dist.reml.step import Step
 from openreml_dist.reml.trust import NO_INFORMATION, Bounds, ModelStep, bounded_step, positive_definite, secant_correction
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from openreml_dist.covariance import DiagonalTerm, VarianceComponent
 from openreml_dist.errors import ConfigError
+from openreml_dist.reml.dense.evaluation import METHODS, Schedule
+from openreml_dist.reml.dense.probes import Probes, draw_probes
+from openreml_dist.reml.dense.start import choose_start, haseman_elston, residuals
 from openreml_dist.reml.driver import Iteration, Request, Stopping, average_information, drive
-from openreml_dist.reml.evaluation import METHODS, Schedule
-from openreml_dist.reml.probes import Probes, draw_probes
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.start import choose_start, haseman_elston, residuals
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, log_likelihood
 from openreml_dist.reml.trust import Bounds
 from openreml_dist.tiled import Workspace

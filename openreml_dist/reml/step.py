@@ -22,10 +22,10 @@ from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
-from openreml_dist.reml.evaluation import EXACT, Evaluation, Traces
-from openreml_dist.reml.probes import Probes
-from openreml_dist.reml.projection import Design, Projection, fixed_log_determinant
-from openreml_dist.reml.stopwatch import Stopwatch
+from openreml_dist.reml.dense.evaluation import EXACT, Evaluation, Traces
+from openreml_dist.reml.dense.probes import Probes
+from openreml_dist.reml.dense.projection import Design, Projection, fixed_log_determinant
+from openreml_dist.reml.dense.stopwatch import Stopwatch
 from openreml_dist.tiled import TiledSymmetric, Workspace
 
 PhaseProgress = Callable[[str], Progress]

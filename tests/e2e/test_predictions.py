@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from openreml_dist.app.prediction_files import covariates
+from openreml_dist.app.report.prediction_files import covariates
 from openreml_dist.prep.relationship import relationship_block, standardise
 from openreml_dist.store.genotype_counts import count_genotypes
 from openreml_dist.store.genotypes import open_genotypes

@@ -13,10 +13,10 @@ from openreml_dist import REML, Covariance, FitResult, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml import evaluation
-from openreml_dist.reml.evaluation import ANCHORED, EXACT, LARGEST_NOISE, SMALLEST_SIZE, Evaluation, Traces
-from openreml_dist.reml.probes import Probes, draw_probes
-from openreml_dist.reml.projection import Design
+from openreml_dist.reml.dense import evaluation
+from openreml_dist.reml.dense.evaluation import ANCHORED, EXACT, LARGEST_NOISE, SMALLEST_SIZE, Evaluation, Traces
+from openreml_dist.reml.dense.probes import Probes, draw_probes
+from openreml_dist.reml.dense.projection import Design
 from openreml_dist.reml.step import Problem, Step, ai_step, log_likelihood
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case

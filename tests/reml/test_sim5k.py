@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from openreml_dist.app.grm import run as make_grm
-from openreml_dist.app.model import read_model
+from openreml_dist.app.inputs.model import read_model
 from openreml_dist.app.prepare import run as prepare
+from openreml_dist.compat import REML
 from openreml_dist.config import DataConfig, FitConfig, GrmConfig, PrepareConfig
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.reml import REML
 from tests.helpers.answers import references
 from tests.helpers.gloo import spawn
 

@@ -11,7 +11,7 @@ from openreml_dist import REML
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import sweep_inverse_
-from openreml_dist.reml.projection import Design, Projection
+from openreml_dist.reml.dense.projection import Design, Projection
 from openreml_dist.reml.step import Problem, ai_step
 from openreml_dist.tiled import TiledSymmetric
 from tests.helpers.gloo import spawn

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from openreml_dist.errors import NotPositiveDefiniteError
+from openreml_dist.reml.dense.evaluation import EXACT
 from openreml_dist.reml.driver import Iteration, Outcome, Reply, Request, Stopping, average_information
-from openreml_dist.reml.evaluation import EXACT
 from openreml_dist.reml.step import Step
 from openreml_dist.reml.trust import Bounds
 from tests.helpers.oracle import Case

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from openreml_dist.reml.evaluation import (
+from openreml_dist.reml.dense.evaluation import (
     ANCHORED,
     ANCHORED_SINGLE,
     EXACT,

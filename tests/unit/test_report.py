@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from openreml_dist.app import report
+from openreml_dist.app.report import tables as report
 from openreml_dist.reml.wald import chi2_tail
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from openreml_dist.app.run_directory import FINISHED, RESULT, append_json_line, prepare_run_directory, write_json, write_text
+from openreml_dist.app.report.run_directory import (
+    FINISHED,
+    RESULT,
+    append_json_line,
+    prepare_run_directory,
+    write_json,
+    write_text,
+)
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.driver import Status
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openreml_dist.app.samples import read_inputs
-from openreml_dist.app.samples_design import MAX_LEVELS
+from openreml_dist.app.inputs.design import MAX_LEVELS
+from openreml_dist.app.inputs.samples import read_inputs
 from openreml_dist.collinear import find_collinear
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
@@ -202,5 +202,5 @@ def test_scales_do_not_make_columns_collinear() -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, openreml_dist.app.samples; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = "import sys, openreml_dist.app.inputs.samples; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

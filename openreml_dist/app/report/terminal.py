@@ -10,11 +10,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from openreml_dist.app.report import Tests
+from openreml_dist.app.report.tables import Tests
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
-from openreml_dist.reml.evaluation import LARGEST_NOISE
+from openreml_dist.reml.dense.evaluation import LARGEST_NOISE
 from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openreml_dist.app.grms import component_names, grm_paths
-from openreml_dist.app.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
-from openreml_dist.app.samples import Inputs, read_inputs
+from openreml_dist.app.inputs.grm_list import component_names, grm_paths
+from openreml_dist.app.inputs.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
+from openreml_dist.app.inputs.samples import Inputs, read_inputs
 from openreml_dist.app.traces import planned_traces
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import Model
-from openreml_dist.reml.evaluation import METHODS
+from openreml_dist.reml.dense.evaluation import METHODS
 from openreml_dist.store.grm import open_grm
 
 GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual

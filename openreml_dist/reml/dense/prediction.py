@@ -27,8 +27,8 @@ from openreml_dist.covariance.shape import diagonal_if_alone, distinct_rows
 from openreml_dist.covariance.term import Indices
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import cholesky_, sweep_inverse_
-from openreml_dist.reml.cross import CrossCovariance, prior_variances
-from openreml_dist.reml.projection import Projection
+from openreml_dist.reml.dense.cross import CrossCovariance, prior_variances
+from openreml_dist.reml.dense.projection import Projection
 from openreml_dist.reml.step import PhaseProgress, Problem, Step
 
 

@@ -14,16 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from openreml_dist.compat.builder import VBuilder, choose_layout, covariance_builder, whole_matrices
+from openreml_dist.compat.history import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
 from openreml_dist.covariance import Covariance
 from openreml_dist.covariance.dense import MatrixFunction
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml.builder import VBuilder, choose_layout, covariance_builder, whole_matrices
+from openreml_dist.reml.dense.prediction import Predictor
 from openreml_dist.reml.driver import Iteration, Stopping
 from openreml_dist.reml.fitting import FitOptions, fit
-from openreml_dist.reml.plain import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
-from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, generalised_least_squares, log_likelihood
 

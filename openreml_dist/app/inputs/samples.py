@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.app.samples_design import Design, build_design
-from openreml_dist.app.samples_mismatch import explain_mismatch
+from openreml_dist.app.inputs.design import Design, build_design
+from openreml_dist.app.inputs.mismatch import explain_mismatch
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
 from openreml_dist.store.tables import (

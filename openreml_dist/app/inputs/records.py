@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openreml_dist.app.grms import component_names, grm_paths
-from openreml_dist.app.samples import Inputs
+from openreml_dist.app.inputs.grm_list import component_names, grm_paths
+from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.config import DataConfig, FitConfig, ModelConfig
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models import MixedModel, Structure, parse_structure

@@ -11,18 +11,19 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from openreml_dist.app.grms import grm_paths
-from openreml_dist.app.prediction_files import blup_table, covariates, indi_blp, snp_blp
+from openreml_dist.app.inputs.grm_list import grm_paths
+from openreml_dist.app.inputs.samples import Inputs
+from openreml_dist.app.inputs.snp_source import SnpSource, open_snp_source, snp_effects
+from openreml_dist.app.report.prediction_files import blup_table, covariates, indi_blp, snp_blp
+from openreml_dist.app.report.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP, write_text
 from openreml_dist.app.run import Run
-from openreml_dist.app.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP, write_text
-from openreml_dist.app.samples import Inputs
-from openreml_dist.app.snp_effects import SnpSource, open_snp_source, snp_effects
+from openreml_dist.compat import REML
 from openreml_dist.config import OutputConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.plan.memory import DOUBLE, Model
-from openreml_dist.reml import REML, FitResult, wald_test
-from openreml_dist.reml.prediction import extra_inverses
+from openreml_dist.reml import FitResult, wald_test
+from openreml_dist.reml.dense.prediction import extra_inverses
 from openreml_dist.store.files import written_aside
 
 FORMATS = ("tsv", "parquet")

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.app.samples import Inputs
-from openreml_dist.app.snp_effects import SnpSource
+from openreml_dist.app.inputs.samples import Inputs
+from openreml_dist.app.inputs.snp_source import SnpSource
 from openreml_dist.reml import Effects, FitResult
 from openreml_dist.store.genotypes import open_genotypes, read_variant_labels
 

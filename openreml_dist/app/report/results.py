@@ -11,13 +11,13 @@ from resource import RUSAGE_SELF, getrusage
 
 from omegaconf import OmegaConf
 
-from openreml_dist.app import report
-from openreml_dist.app.grms import grm_paths
-from openreml_dist.app.plot import plot_convergence
-from openreml_dist.app.prediction_files import fixed_effects_block
+from openreml_dist.app.inputs.grm_list import grm_paths
+from openreml_dist.app.inputs.samples import Inputs
+from openreml_dist.app.report import tables as report
+from openreml_dist.app.report.convergence_plot import plot_convergence
+from openreml_dist.app.report.prediction_files import fixed_effects_block
+from openreml_dist.app.report.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.run import Run
-from openreml_dist.app.run_directory import RESULT, write_json, write_text
-from openreml_dist.app.samples import Inputs
 from openreml_dist.app.traits import traits_hsq
 from openreml_dist.config import DataConfig
 from openreml_dist.grid import ProcessGrid

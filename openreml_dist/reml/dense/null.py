@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from openreml_dist.reml.projection import Design
+from openreml_dist.reml.dense.projection import Design
 
 
 def null_log_likelihood(y: Tensor, x: Tensor) -> float:

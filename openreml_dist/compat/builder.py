@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openreml_dist.compat.dense_view import check_dense
 from openreml_dist.covariance import Covariance, DenseMatrix, Term
 from openreml_dist.covariance.dense import MatrixFunction, WholeMatrix
-from openreml_dist.covariance.dense_view import check_dense
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout, choose_tile_size
