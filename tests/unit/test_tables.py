@@ -90,7 +90,7 @@ def test_case_control_coding(table, values: list[str], coding: str | None, expec
         ("FID,IID,y\nF1,I1,1\nF2,I2\n", r"line 3: 2 fields"),
         ("F1 I1 1\nF2 I1 1\nF1 I1 2\n", r"sample F1:I1 \(FID:IID\) is there twice"),
         ("FID IID y y\nF1 I1 1 2\n", r"column 'y' twice"),
-        ("#IID y z\nI1 1 2\n", r"must be FID and IID"),
+        ("#IID y\nI1 1\nI2 2\nI1 2\n", r"sample I1 \(IID\) is there twice"),
         ("F1 1.5\n", r"first line has 2 field"),
         ("FID IID y\n", r"no samples"),
         ("\n \n", r"is empty"),
