@@ -1,9 +1,10 @@
-"""REML: one step, the iteration, the result; the engines."""
+"""REML: the solver, its engines, the iteration, the result, and the tests that follow it."""
 
-from openreml_dist.reml.dense.null import null_log_likelihood
-from openreml_dist.reml.dense.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.driver import Iteration, Status, Stopping
+from openreml_dist.reml.fixed import null_log_likelihood
+from openreml_dist.reml.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.result import FitResult, VarianceEstimate
+from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.wald import WaldTest, wald_test
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Iteration",
     "NewRecords",
     "Predictor",
+    "Solver",
     "Status",
     "Stopping",
     "VarianceEstimate",
