@@ -7,7 +7,7 @@ from torch import Tensor
 from openreml_dist.app.report.tables import Tests
 from openreml_dist.app.run import Run
 from openreml_dist.app.traces import traces_settings
-from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.covariance import Covariance
 from openreml_dist.reml import FitResult, Stopping, null_log_likelihood
 
 SMALLEST_START = 0.01  # share of the variance that a component restarts from, if it was less
@@ -19,7 +19,7 @@ def likelihood_ratio_tests(run: Run, covariance: Covariance, fit: FitResult, y: 
     None unless V is a sum of variance components with independent residuals: leaving out what has correlations is no test of
     one variance.
     """
-    if not covariance.is_linear or not isinstance(covariance.terms[-1], Identity) or len(covariance.terms) == 1:
+    if not covariance.is_linear or covariance.residual is None or len(covariance.terms) == 1:
         return None
     null = null_log_likelihood(y, X)
     reduced = None

@@ -16,17 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.component import mean_diagonal
+from openreml_dist.covariance.indices import Indices, Piece, Samples, Spans, samples_at
 from openreml_dist.covariance.parameters import Parameter, Quantity
-from openreml_dist.covariance.term import (
-    DiagonalTerm,
-    Indices,
-    Piece,
-    Samples,
-    Spans,
-    Term,
-    mean_diagonal,
-    samples_at,
-)
+from openreml_dist.covariance.products import Work
+from openreml_dist.covariance.term import DiagonalTerm, Term
 from openreml_dist.errors import InputError
 
 Joint = tuple[Piece, Sequence[Tensor | None]]
@@ -101,6 +95,8 @@ class Sum(Operator):
     def __init__(self, *operands: Term, **named: Term) -> None:
         super().__init__(*operands, **named)
         self._require_one_size()
+        self.has_product = any(operand.has_product for operand in self.operands)
+        self.is_sharded = any(operand.is_sharded for operand in self.operands)
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
         """Σ of those that are not zero."""
@@ -131,6 +127,24 @@ class Sum(Operator):
             for k, piece in operand.dpieces(spans, own, device):
                 share = (number + piece.share) / len(self.operands)
                 yield self._places[number].start + k, replace(piece, share=share)
+
+    def add_times_(self, product: Tensor, B: Tensor, eta: Tensor, work: Work, factor: float = 1.0) -> None:
+        """Those of the operands, where one has a cheaper way than tiles."""
+        if not self.has_product:
+            super().add_times_(product, B, eta, work, factor)
+            return
+        for number, (operand, own) in enumerate(self._each(eta)):
+            operand.add_times_(product, B, own, work.operand(number, len(self.operands)), factor)
+
+    def add_derivatives_times_(
+        self, products: Sequence[Tensor | None], B: Tensor, eta: Tensor, work: Work, factors: Sequence[float]
+    ) -> None:
+        """Those of the operands."""
+        for number, (operand, own) in enumerate(self._each(eta)):
+            place = self._places[number]
+            if any(product is not None for product in products[place]):
+                inner = work.operand(number, len(self.operands))
+                operand.add_derivatives_times_(products[place], B, own, inner, factors[place])
 
     def start(self, squares: Tensor, share: float) -> Tensor:
         """Each operand its part of the share."""
@@ -268,6 +282,10 @@ class Scaled(Operator):
         super().__init__(term)
         self.size = term.size
         self.is_sparse = term.is_sparse
+        self.is_diagonal = term.is_diagonal
+        self.is_sharded = term.is_sharded
+        # by tiles, V and its derivatives are read in one pass: worth more than the product of a part of V
+        self.has_product = term.is_sharded or (term.has_product and not term.is_stored)
         self.parameters = (Parameter.variance(name), *term.parameters)
         self.name = name
 
@@ -294,6 +312,33 @@ class Scaled(Operator):
     def scaled_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> tuple[float, Iterator[Piece]]:
         """σ² and the pieces of V."""
         return float(eta[0]), self.operands[0].pieces(spans, eta[1:], device)
+
+    def whole_diagonal(self, eta: Tensor, device: torch.device) -> Tensor | None:
+        """σ² times that of V."""
+        if float(eta[0]) == 0:
+            return torch.zeros(self.size, dtype=torch.float64, device=device)
+        diagonal = self.operands[0].whole_diagonal(eta[1:], device)
+        return None if diagonal is None else float(eta[0]) * diagonal
+
+    def add_times_(self, product: Tensor, B: Tensor, eta: Tensor, work: Work, factor: float = 1.0) -> None:
+        """σ² times VB, as it suits V."""
+        if self.has_product:
+            self.operands[0].add_times_(product, B, eta[1:], work, float(eta[0]) * factor)
+        else:
+            super().add_times_(product, B, eta, work, factor)
+
+    def add_derivatives_times_(
+        self, products: Sequence[Tensor | None], B: Tensor, eta: Tensor, work: Work, factors: Sequence[float]
+    ) -> None:
+        """VB, then σ² times those of V, as it suits V."""
+        if not self.has_product:
+            super().add_derivatives_times_(products, B, eta, work, factors)
+            return
+        V, inner = self.operands[0], [factor * float(eta[0]) for factor in factors[1:]]
+        if products[0] is not None:
+            V.add_times_(products[0], B, eta[1:], work, factors[0])
+        if any(product is not None for product in products[1:]):
+            V.add_derivatives_times_(products[1:], B, eta[1:], work, inner)
 
     def start(self, squares: Tensor, share: float) -> Tensor:
         """σ² such that the mean of σ²V_ii is that of ``share`` times ``squares``, with V as a correlation."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.covariance import Covariance, Identity, Term
+from openreml_dist.covariance.products import Work
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.tiled import TiledSymmetric
@@ -55,11 +56,26 @@ def check(name: str, case: Case, grid: ProcessGrid) -> None:
         close(whole(made), V_k[k].tril(), f"{name}: derivative {k}")
     close(covariance.times(B, theta, grid, layout), torch.stack([K @ B for K in V_k]), f"{name}: V_k B")
     close(covariance.terms_times(B, theta, grid, layout), torch.stack([K @ B for K in parts]), f"{name}: terms times B")
+    close(covariance.product(B, theta, grid, layout), (parts[0] + parts[1]) @ B, f"{name}: V times B")
+    check_products(name, case, B, Work(grid, layout.spans(grid.rank)))
 
     V_inv, u, W = random_positive_definite(n), B[:, 0], B[:, 1:]
     T, traces = covariance.contract(Projected(tiled(V_inv, layout.tile_size, grid), W), u, theta)
     close(T, torch.stack([K @ u for K in V_k], dim=1), f"{name}: V_k u")
     close(traces, torch.stack([((V_inv - W @ W.mT) * K).sum() for K in V_k]), f"{name}: tr(P V_k)")
+
+
+def check_products(name: str, case: Case, B: Tensor, work: Work) -> None:
+    """A term's own products, in whatever way, equal those of its tiles."""
+    term, count = case.term, len(case.eta)
+    factors = [0.5 + k for k in range(count)]
+    own, by_tiles = torch.zeros(2, 1 + count, *B.shape, dtype=B.dtype)
+    for kind, products in ((type(term), own), (Term, by_tiles)):
+        kind.add_times_(term, products[0], B, case.eta, work, 0.7)
+        kind.add_derivatives_times_(term, list(products[1:]), B, case.eta, work, factors)
+        work.grid.sum_(products)
+    scale = max(1.0, float(by_tiles.abs().max()))
+    torch.testing.assert_close(own, by_tiles, rtol=1e-12, atol=1e-12 * scale, msg=lambda words: f"{name}: products: {words}")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2)])

@@ -19,7 +19,7 @@ from openreml_dist.app.report.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP
 from openreml_dist.app.run import Run
 from openreml_dist.compat import REML
 from openreml_dist.config import OutputConfig
-from openreml_dist.covariance import Covariance, Identity, Kernel
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.plan.memory import DOUBLE, Model
 from openreml_dist.reml import FitResult, wald_test
@@ -71,8 +71,7 @@ class Outputs:
         if genotypes is None:
             return cls(run, inputs, covariance, None)
         with run.grid.together("opening the genotypes"):
-            *genetic, residual = covariance.terms
-            of_grms = isinstance(residual, Identity) and all(isinstance(term, Kernel) for term in genetic)
+            of_grms = covariance.residual is not None and len(covariance.kernels) == len(covariance.terms) - 1
             if not inputs.grm_rows or not of_grms:
                 raise ConfigError("output.snp_effects: SNPs have effects in models of one variance a GRM alone")
             paths = grm_paths(run.settings.data)
