@@ -12,10 +12,11 @@ from openreml_dist.covariance.grouping import Grouping, SameLevel
 from openreml_dist.covariance.identity import Heterogeneous, Identity, IdentityMatrix, Weighted
 from openreml_dist.covariance.indices import Piece, Samples, Spans
 from openreml_dist.covariance.kernel import Kernel, KernelSource, StoredMatrix
-from openreml_dist.covariance.operators import HadamardProduct, KroneckerProduct, Scaled, Sum
+from openreml_dist.covariance.operators import HadamardProduct, KroneckerProduct, Sum
 from openreml_dist.covariance.parameters import Log, Logit, Parameter, ParameterMap, Quantity, Transform
 from openreml_dist.covariance.pedigree import PedigreeMatrix
 from openreml_dist.covariance.propagation import CovariancePropagation
+from openreml_dist.covariance.scaled import Scaled
 from openreml_dist.covariance.small import DiagonalLevels, FactorAnalytic, SmallMatrix, Unstructured
 from openreml_dist.covariance.structures import (
     AR1Matrix,

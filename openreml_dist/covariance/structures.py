@@ -16,8 +16,8 @@ import numpy as np
 from openreml_dist.covariance.component import VarianceComponent
 from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.identity import Heterogeneous, IdentityMatrix
-from openreml_dist.covariance.operators import Scaled
 from openreml_dist.covariance.parameters import Log, Logit, Transform
+from openreml_dist.covariance.scaled import Scaled
 from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
