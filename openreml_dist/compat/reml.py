@@ -23,7 +23,7 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, generalised_least_squares, log_likelihood
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.driver import Iteration, Stopping
+from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.solver import Solver, silent

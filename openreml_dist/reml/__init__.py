@@ -1,7 +1,7 @@
 """REML: the solver, its engines, the iteration, the result, and the tests that follow it."""
 
-from openreml_dist.reml.driver import Iteration, Status, Stopping
 from openreml_dist.reml.fixed import null_log_likelihood
+from openreml_dist.reml.outcome import Iteration, Status, Stopping
 from openreml_dist.reml.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.result import FitResult, VarianceEstimate
 from openreml_dist.reml.solver import Solver

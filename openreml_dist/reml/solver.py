@@ -19,8 +19,8 @@ from openreml_dist.reml.dense.engine import DenseEngine, DenseOptions
 from openreml_dist.reml.dense.evaluation import PhaseProgress
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.driver import Iteration, Stopping
 from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.result import FitResult
 
 
