@@ -127,7 +127,7 @@ def _report(run: Run, reml: REML, analysis: Analysis, result: FitResult, outputs
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
             write_results(run, analysis.inputs, result, tests, traits, profile)
-    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits)
+    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits, run.settings.output.fixed_in_hsq)
     run.terminal.show(*outputs.tables)
     names = (RESULT, HSQ, "convergence.png", *written)
     files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())
