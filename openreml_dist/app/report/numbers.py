@@ -27,11 +27,15 @@ class Format:
     scientific: bool = False
 
     @classmethod
-    def of(cls, pairs: Iterable[Pair]) -> Format:
+    def of(cls, pairs: Iterable[Pair], places: int = 0) -> Format:
         """That of estimates with their standard errors, which share it, so that digits can be compared.
 
         The largest number has at least ``DIGITS`` significant digits, the smallest of ``telling`` ``LEAST_DIGITS``. Powers of
         ten are used where that takes too many places.
+
+        Args:
+            pairs: the numbers of the column.
+            places: digits to fill with the usual decimals, for a column whose later numbers may be smaller.
         """
         pairs = list(pairs)
         largest = max((abs(number) for pair in pairs for number in pair if is_number(number)), default=0.0)
@@ -41,6 +45,7 @@ class Format:
         if USUAL[0] <= largest < USUAL[1]:
             decimals = max(decimals, USUAL_DECIMALS)
         whole = max(1, exponent(largest) + 1)
+        decimals = max(decimals, min(USUAL_DECIMALS, places - whole))
         if whole > MOST_WHOLE or decimals > MOST_DECIMALS or whole + decimals > MOST_PLACES:
             return cls(DIGITS - 1, scientific=True)
         return cls(decimals)

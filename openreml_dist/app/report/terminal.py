@@ -21,7 +21,7 @@ from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
 SHOWN_PARAMETERS = 6  # in the line of an iteration
-WIDTH = 15  # of a parameter there
+WIDTH, PLACES = 15, 11  # of a parameter there: with what stands between, digits
 
 
 class Terminal:
@@ -79,7 +79,7 @@ class Terminal:
             names = "".join(f"{_shortened(name):>{WIDTH}}" for name in parameters[:SHOWN_PARAMETERS]) + more
             self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}  traces")
             largest = max(shown, key=abs, default=0.0)  # stands for one that starts at zero
-            self._formats = [Format.of([(value or largest, None)]) for value in shown]
+            self._formats = [Format.of([(value or largest, None)], PLACES) for value in shown]
         values = "".join(f"{form.within(x, WIDTH - 1):>{WIDTH}}" for form, x in zip(self._formats, shown, strict=True))
         values += " ..." if len(step.theta) > SHOWN_PARAMETERS else ""
         seconds = sum(step.seconds.values())
