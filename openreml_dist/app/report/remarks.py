@@ -30,7 +30,9 @@ def remarks_by_trait(inputs: Inputs) -> list[dict[str, Any]]:
     found = []
     for trait, rows in _rows_by_trait(inputs).items():
         X = inputs.X[rows]
-        found += [_entry(inputs, trait, rows, remark) for remark in remarks_on(inputs.y[rows], X[:, X.any(axis=0)])]
+        if inputs.traits is not None:
+            X = X[:, X.any(axis=0)]  # the others are fixed effects of other traits
+        found += [_entry(inputs, trait, rows, remark) for remark in remarks_on(inputs.y[rows], X)]
     return found
 
 
