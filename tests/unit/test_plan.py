@@ -23,7 +23,7 @@ from openreml_dist.plan.cost import EVALUATIONS, plan, seconds_of
 from openreml_dist.plan.machine import PRESETS, Machine, as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import Model, least_ranks, memory
 from openreml_dist.plan.work import Geometry, cholesky_work, sweep_work
-from openreml_dist.reml.dense.evaluation import METHODS
+from openreml_dist.reml.dense.schedule import METHODS
 from openreml_dist.tiled import TiledSymmetric
 
 CPU = Machine("a CPU", 1e11, 2e11, 8e10, 3e10, 0.0, 1e10, 1e15, 1e9, 2e-4, 4e9, False, 8e9, True, cores=2, threads=2)

@@ -17,7 +17,7 @@ from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import Model
-from openreml_dist.reml.dense.evaluation import METHODS
+from openreml_dist.reml.dense.schedule import METHODS
 from openreml_dist.store.grm import open_grm
 
 GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
