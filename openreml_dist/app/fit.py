@@ -68,6 +68,7 @@ def _fit(run: Run, launcher: str) -> int:
     from openreml_dist.app.forecast import forecast
     from openreml_dist.app.inputs.model import planned_model, read_model
     from openreml_dist.app.report.predictions import Outputs
+    from openreml_dist.app.report.remarks import report_remarks
 
     log_to_file(run.directory, run.grid.rank)
     ready = time.perf_counter()
@@ -78,6 +79,7 @@ def _fit(run: Run, launcher: str) -> int:
     analysis = read_model(run.settings, run.grid)
     run.timings["read"] = time.perf_counter() - ready
     run.terminal.say(*analysis.inputs.report)
+    report_remarks(run, analysis.inputs)
 
     reml = run.reml(analysis.covariance)
     run.terminal.say(_model_line(reml, analysis.inputs.X.shape[1]))
@@ -127,7 +129,7 @@ def _report(run: Run, reml: REML, analysis: Analysis, result: FitResult, outputs
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
             write_results(run, analysis.inputs, result, tests, traits, profile)
-    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits)
+    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits, run.settings.output.fixed_in_hsq)
     run.terminal.show(*outputs.tables)
     names = (RESULT, HSQ, "convergence.png", *written)
     files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())

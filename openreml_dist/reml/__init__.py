@@ -3,6 +3,7 @@
 from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.outcome import Iteration, Status, Stopping
 from openreml_dist.reml.prediction import Effects, NewRecords, Predictor
+from openreml_dist.reml.remarks import Remark, remarks_on
 from openreml_dist.reml.result import FitResult, VarianceEstimate
 from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.wald import WaldTest, wald_test
@@ -13,11 +14,13 @@ __all__ = [
     "Iteration",
     "NewRecords",
     "Predictor",
+    "Remark",
     "Solver",
     "Status",
     "Stopping",
     "VarianceEstimate",
     "WaldTest",
     "null_log_likelihood",
+    "remarks_on",
     "wald_test",
 ]

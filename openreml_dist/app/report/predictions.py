@@ -14,6 +14,7 @@ from torch import Tensor
 from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.app.inputs.snp_source import SnpSource, open_snp_source, snp_effects
+from openreml_dist.app.report.numbers import Format
 from openreml_dist.app.report.prediction_files import blup_table, covariates, indi_blp, snp_blp
 from openreml_dist.app.report.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP, write_text
 from openreml_dist.app.run import Run
@@ -145,11 +146,13 @@ class Outputs:
         table = Table("covariate", box=None, pad_edge=False, header_style="bold")
         for column in ("Wald χ²", "df", "p"):
             table.add_column(column, justify="right", min_width=12)
-        for test in self.run.more_results["fixed_tests"]:
+        tests = self.run.more_results["fixed_tests"]
+        pvalue = Format.of([(None, test["pvalue"]) for test in tests])
+        for test in tests:
             if test["statistic"] is None:
                 table.add_row(test["name"], "NA", "", test["note"])
             else:
-                table.add_row(test["name"], f"{test['statistic']:.4f}", str(test["df"]), f"{test['pvalue']:.4g}")
+                table.add_row(test["name"], f"{test['statistic']:.4f}", str(test["df"]), pvalue(test["pvalue"]))
         return [table]
 
 

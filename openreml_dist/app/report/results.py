@@ -15,6 +15,7 @@ from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.app.report import tables as report
 from openreml_dist.app.report.convergence_plot import plot_convergence
+from openreml_dist.app.report.decimals import hsq_line
 from openreml_dist.app.report.prediction_files import fixed_effects_block
 from openreml_dist.app.report.run_directory import RESULT, write_json, write_text
 from openreml_dist.app.run import Run
@@ -47,7 +48,7 @@ def write_results(
     n = len(inputs.y)
     prevalence = run.settings.model.prevalence
     liability = None if prevalence is None else report.Liability(prevalence, inputs.num_cases / n)
-    fixed = fixed_effects_block(fit) if run.settings.output.fixed_in_hsq else ""
+    fixed = hsq_line(fit, traits) + (fixed_effects_block(fit) if run.settings.output.fixed_in_hsq else "")
     write_text(run.directory / "config.yaml", CONFIG_HEAD + OmegaConf.to_yaml(OmegaConf.structured(run.settings)))
     if tests is not None:
         write_text(run.directory / HSQ, report.hsq(fit, tests, n, liability) + fixed)

@@ -6,13 +6,13 @@ import math
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.wald import chi2_tail
+from openreml_dist.versions import OWN, version_of
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def step_record(iteration: Iteration, parameters: tuple[str, ...]) -> dict[str, 
 
 def versions() -> dict[str, str]:
     """Of this package, Python and the libraries that computed."""
-    packages = ("openreml-dist", "torch", "numpy", "zarr", "hydra-core")
-    return {"python": platform.python_version(), "platform": sys.platform, **{name: version(name) for name in packages}}
+    packages = (OWN, "torch", "numpy", "zarr", "hydra-core")
+    return {"python": platform.python_version(), "platform": sys.platform, **{name: version_of(name) for name in packages}}
 
 
 def hsq(fit: FitResult, tests: Tests, num_samples: int, liability: Liability | None) -> str:
