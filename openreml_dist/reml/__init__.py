@@ -3,19 +3,26 @@
 from openreml_dist.reml.dense.null import null_log_likelihood
 from openreml_dist.reml.dense.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.driver import Iteration, Status, Stopping
+from openreml_dist.reml.liability import LiabilityScale
+from openreml_dist.reml.likelihood_ratio import VarianceTests, variance_tests
 from openreml_dist.reml.result import FitResult, VarianceEstimate
+from openreml_dist.reml.traits import trait_estimates
 from openreml_dist.reml.wald import WaldTest, wald_test
 
 __all__ = [
     "Effects",
     "FitResult",
     "Iteration",
+    "LiabilityScale",
     "NewRecords",
     "Predictor",
     "Status",
     "Stopping",
     "VarianceEstimate",
+    "VarianceTests",
     "WaldTest",
     "null_log_likelihood",
+    "trait_estimates",
+    "variance_tests",
     "wald_test",
 ]

@@ -10,11 +10,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from openreml_dist.app.report.tables import Tests
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.dense.evaluation import LARGEST_NOISE
+from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
@@ -87,7 +87,7 @@ class Terminal:
         )
 
     def result(
-        self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, traits: Sequence[Estimate] = ()
+        self, fit: FitResult, fixed_names: tuple[str, ...], tests: VarianceTests | None, traits: Sequence[Estimate] = ()
     ) -> None:
         """Tables of components (or parameters), of traits if there are several, and of fixed effects, and the tests."""
         effects = _table("fixed effect", "estimate", "SE")
