@@ -62,7 +62,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     from openreml_dist.app.estimation import Estimator
     from openreml_dist.app.forecast import forecast
     from openreml_dist.app.inputs.model import fit_size, read_model
-    from openreml_dist.app.predictions import open_wanted, predict
+    from openreml_dist.app.predictions import open_request, predict
     from openreml_dist.app.report.lines import model_line, place_line
     from openreml_dist.app.report.provenance import profile_of_rank
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
@@ -79,15 +79,15 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     reml = estimator.solver(analysis.covariance)
     here.say(model_line(reml.covariance, reml.layout, analysis.inputs.X.shape[1]))
 
-    wanted = open_wanted(settings, analysis.inputs, analysis.covariance, here.grid)
-    expected = forecast(here.grid, reml.layout, wanted.planned(fit_size(settings.solver, analysis)))
-    here.say(expected.line(settings.solver.traces), *wanted.notes(analysis.covariance))
+    request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
+    expected = forecast(here.grid, reml.layout, request.planned(fit_size(settings.solver, analysis)))
+    here.say(expected.line(settings.solver.traces), *request.notes(analysis.covariance))
 
     found = estimator.fit(reml, analysis)
     fitted = here.seconds()
     tests = estimator.test(analysis, found)
     tested = here.seconds()
-    predictions = predict(wanted, reml, analysis, found, here.directory)
+    predictions = predict(request, reml, analysis, found, here.directory)
     timings = Timings(here.startup, read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
 
     traits = trait_estimates(found, analysis.covariance)

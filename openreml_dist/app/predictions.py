@@ -48,7 +48,7 @@ def check_output(output: OutputConfig) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictionRequest:
     """What is to be predicted after the fit.
 
     Attributes:
@@ -90,7 +90,7 @@ class Predictions:
     fixed_tests: list[dict[str, Any]] | None
 
 
-def open_wanted(settings: FitConfig, inputs: Inputs, covariance: Covariance, grid: ProcessGrid) -> Wanted:
+def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, grid: ProcessGrid) -> PredictionRequest:
     """Open what the predictions need, so that nothing is refused after a long fit. Collective.
 
     Raises:
@@ -98,7 +98,7 @@ def open_wanted(settings: FitConfig, inputs: Inputs, covariance: Covariance, gri
     """
     genotypes = settings.output.snp_effects
     if genotypes is None:
-        return Wanted(settings.output, None)
+        return PredictionRequest(settings.output, None)
     with grid.together("opening the genotypes"):
         *genetic, residual = covariance.terms
         of_grms = isinstance(residual, Identity) and all(isinstance(term, Kernel) for term in genetic)
@@ -106,14 +106,14 @@ def open_wanted(settings: FitConfig, inputs: Inputs, covariance: Covariance, gri
             raise ConfigError("output.snp_effects: SNPs have effects in models of one variance a GRM alone")
         paths = grm_paths(settings.data)
         opened = open_snp_source(genotypes, paths, torch.get_num_threads()) if grid.is_root else None
-    return Wanted(settings.output, grid.share(opened))
+    return PredictionRequest(settings.output, grid.share(opened))
 
 
-def predict(wanted: Wanted, reml: REML, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
+def predict(request: PredictionRequest, reml: REML, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
     """Predict, and write the files. Collective; they are written by rank 0."""
-    output, inputs, grid = wanted.output, analysis.inputs, reml.grid
+    output, inputs, grid = request.output, analysis.inputs, reml.grid
     tests = fixed_tests(fit, inputs.fixed_names) if output.fixed_tests else None
-    if not (_wants_effects(output) or wanted.snps):
+    if not (_wants_effects(output) or request.snps):
         return Predictions((), tests)
     predictor = reml.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
     files: dict[str, Callable[[], Any]] = {}
@@ -122,7 +122,7 @@ def predict(wanted: Wanted, reml: REML, analysis: Analysis, fit: FitResult, dire
         if fit.is_linear:
             files[INDI_BLP] = lambda: indi_blp(inputs, effects, fit.theta, predictor.Py.cpu())
         files[f"{BLUP_TABLE}.{output.format}"] = lambda: blup_table(inputs, effects)
-    if (source := wanted.snps) is not None:
+    if (source := request.snps) is not None:
         samples = inputs.grm_rows[0]  # a GRM has the samples of the store, in its order
         of_snps = snp_effects(source, samples, fit.theta.tolist(), predictor.Py.double().cpu().numpy(), grid)
         files[SNP_BLP] = lambda: snp_blp(source, of_snps)
