@@ -65,6 +65,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     from openreml_dist.app.predictions import open_request, predict
     from openreml_dist.app.report.lines import model_line, place_line
     from openreml_dist.app.report.provenance import profile_of_rank
+    from openreml_dist.app.report.remarks import say_remarks
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
     from openreml_dist.reml.traits import trait_estimates
 
@@ -74,6 +75,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     analysis = read_model(settings, here.grid)
     read = here.seconds()
     here.say(*analysis.inputs.report)
+    remarks = say_remarks(here, analysis.inputs)
 
     estimator = Estimator(settings.solver, here)
     reml = estimator.solver(analysis.covariance)
@@ -92,7 +94,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
 
     traits = trait_estimates(found, analysis.covariance)
     profile = here.grid.gather(profile_of_rank(here.grid))
-    return Results(settings, analysis.inputs, expected, found, tests, traits, predictions, timings, profile)
+    return Results(settings, analysis.inputs, remarks, expected, found, tests, traits, predictions, timings, profile)
 
 
 def report(results: Results, here: Session) -> None:
@@ -106,7 +108,8 @@ def report(results: Results, here: Session) -> None:
     with here.grid.together("writing the results"):
         if here.grid.is_root:
             write_tables(results, here.directory)
-    here.terminal.result(results.fit, results.inputs.fixed_names, results.tests, results.traits)
+    fixed_in_hsq = results.settings.output.fixed_in_hsq
+    here.terminal.result(results.fit, results.inputs.fixed_names, results.tests, results.traits, fixed_in_hsq)
     if results.predictions.fixed_tests is not None:
         here.terminal.show(fixed_tests_table(results.predictions.fixed_tests))
     with here.grid.together("writing the results"):

@@ -5,6 +5,7 @@ from openreml_dist.reml.dense.prediction import Effects, NewRecords, Predictor
 from openreml_dist.reml.driver import Iteration, Status, Stopping
 from openreml_dist.reml.liability import LiabilityScale
 from openreml_dist.reml.likelihood_ratio import VarianceTests, variance_tests
+from openreml_dist.reml.remarks import Remark, remarks_on
 from openreml_dist.reml.result import FitResult, VarianceEstimate
 from openreml_dist.reml.traits import trait_estimates
 from openreml_dist.reml.wald import WaldTest, wald_test
@@ -16,12 +17,14 @@ __all__ = [
     "LiabilityScale",
     "NewRecords",
     "Predictor",
+    "Remark",
     "Status",
     "Stopping",
     "VarianceEstimate",
     "VarianceTests",
     "WaldTest",
     "null_log_likelihood",
+    "remarks_on",
     "trait_estimates",
     "variance_tests",
     "wald_test",

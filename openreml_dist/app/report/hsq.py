@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from openreml_dist.app.report.decimals import hsq_line
 from openreml_dist.app.report.results import Results
 from openreml_dist.reml import FitResult
 from openreml_dist.reml.liability import LiabilityScale
@@ -25,6 +26,7 @@ def hsq(results: Results) -> str | None:
         table = _of_traits(results.fit, results.traits, results.num_samples)
     else:
         return None
+    table += hsq_line(results.fit, results.traits)
     return table + (_fixed_effects(results.fit) if results.settings.output.fixed_in_hsq else "")
 
 

@@ -7,7 +7,6 @@ import json
 import platform
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
@@ -17,6 +16,7 @@ from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.config import DataConfig, FitConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.store.grm import open_grm
+from openreml_dist.versions import OWN, version_of
 
 CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
 defaults:
@@ -34,8 +34,8 @@ def config_yaml(settings: FitConfig) -> str:
 
 def versions() -> dict[str, str]:
     """Of this package, Python and the libraries that computed."""
-    packages = ("openreml-dist", "torch", "numpy", "zarr", "hydra-core")
-    return {"python": platform.python_version(), "platform": sys.platform, **{name: version(name) for name in packages}}
+    packages = (OWN, "torch", "numpy", "zarr", "hydra-core")
+    return {"python": platform.python_version(), "platform": sys.platform, **{name: version_of(name) for name in packages}}
 
 
 def input_digests(data: DataConfig) -> dict[str, str]:

@@ -28,6 +28,7 @@ def result_json(results: Results) -> dict[str, Any]:
         "inputs": input_digests(results.settings.data),
         "command": sys.argv,
         "settings": asdict(results.settings),
+        "remarks": results.remarks,
         **({} if tests is None else {"fixed_tests": tests}),
     }
 

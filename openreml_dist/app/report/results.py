@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from openreml_dist.app.forecast import Forecast
 from openreml_dist.app.inputs.samples import Inputs
@@ -41,6 +42,7 @@ class Results:
     Attributes:
         settings: of the run.
         inputs: samples and data.
+        remarks: what is remarkable about the phenotypes, as ``result.json`` has it; on rank 0.
         forecast: what was planned.
         fit: the estimates.
         tests: of variances; None where the model has none to test.
@@ -52,6 +54,7 @@ class Results:
 
     settings: FitConfig
     inputs: Inputs
+    remarks: list[dict[str, Any]]
     forecast: Forecast
     fit: FitResult
     tests: VarianceTests | None
