@@ -10,11 +10,10 @@ from openreml_dist.app.inputs.model import Analysis, starting_point
 from openreml_dist.app.report.result_json import step_record
 from openreml_dist.app.report.run_directory import STEPS, append_json_line
 from openreml_dist.app.session import Session
-from openreml_dist.compat import REML
 from openreml_dist.config import SolverConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.log import LOGGER
-from openreml_dist.reml import FitResult, Iteration, Stopping
+from openreml_dist.reml import FitResult, Iteration, Solver, Stopping
 from openreml_dist.reml.likelihood_ratio import VarianceTests, refit_is_needed, variance_tests
 from openreml_dist.traces import number_of_probes
 
@@ -31,14 +30,14 @@ class Estimator:
     settings: SolverConfig
     here: Session
 
-    def solver(self, covariance: Covariance) -> REML:
+    def solver(self, covariance: Covariance) -> Solver:
         """For one covariance. Collective."""
-        return REML(covariance, grid=self.here.grid, tile_size=self.settings.tile_size, phase=self.here.terminal.phase)
+        return Solver.of(covariance, grid=self.here.grid, tile_size=self.settings.tile_size, phase=self.here.terminal.phase)
 
-    def fit(self, reml: REML, analysis: Analysis) -> FitResult:
+    def fit(self, solver: Solver, analysis: Analysis) -> FitResult:
         """Estimate, each iterate shown and kept as it is accepted. Collective."""
         settings, parameters = self.settings, analysis.covariance.parameters
-        result = reml.fit(
+        result = solver.fit(
             analysis.y,
             analysis.X,
             starting_point(settings, parameters),
@@ -50,14 +49,13 @@ class Estimator:
         LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
         return result
 
-    def test(self, analysis: Analysis, fit: FitResult) -> VarianceTests | None:
+    def test(self, solver: Solver, analysis: Analysis, fit: FitResult) -> VarianceTests | None:
         """Likelihood-ratio tests of the variances, as far as the model and the settings have them. Collective."""
         settings, covariance = self.settings, analysis.covariance
         if settings.lrt and refit_is_needed(covariance):
             self.here.say(f"refitting without {covariance.parameters[0]} for its likelihood-ratio test")
         return variance_tests(
-            self.solver,
-            covariance,
+            solver,
             fit,
             analysis.y,
             analysis.X,

@@ -78,18 +78,18 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     remarks = say_remarks(here, analysis.inputs)
 
     estimator = Estimator(settings.solver, here)
-    reml = estimator.solver(analysis.covariance)
-    here.say(model_line(reml.covariance, reml.layout, analysis.inputs.X.shape[1]))
+    solver = estimator.solver(analysis.covariance)
+    here.say(model_line(solver.covariance, solver.layout, analysis.inputs.X.shape[1]))
 
     request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
-    expected = forecast(here.grid, reml.layout, request.planned(fit_size(settings.solver, analysis)))
+    expected = forecast(here.grid, solver.layout, request.planned(fit_size(settings.solver, analysis)))
     here.say(expected.line(settings.solver.traces), *request.notes(analysis.covariance))
 
-    found = estimator.fit(reml, analysis)
+    found = estimator.fit(solver, analysis)
     fitted = here.seconds()
-    tests = estimator.test(analysis, found)
+    tests = estimator.test(solver, analysis, found)
     tested = here.seconds()
-    predictions = predict(request, reml, analysis, found, here.directory)
+    predictions = predict(request, solver, analysis, found, here.directory)
     timings = Timings(here.startup, read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
 
     traits = trait_estimates(found, analysis.covariance)

@@ -21,13 +21,12 @@ from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import DOUBLE, FitSize
-from openreml_dist.reml import FitResult, wald_test
+from openreml_dist.reml import FitResult, Solver, wald_test
 from openreml_dist.reml.dense.prediction import extra_inverses
 from openreml_dist.store.files import written_aside
 
 if TYPE_CHECKING:
     from openreml_dist.app.inputs.model import Analysis
-    from openreml_dist.compat import REML
 
 FORMATS = ("tsv", "parquet")
 
@@ -109,13 +108,13 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
     return PredictionRequest(settings.output, grid.share(opened))
 
 
-def predict(request: PredictionRequest, reml: REML, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
+def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
     """Predict, and write the files. Collective; they are written by rank 0."""
-    output, inputs, grid = request.output, analysis.inputs, reml.grid
+    output, inputs, grid = request.output, analysis.inputs, solver.grid
     tests = fixed_tests(fit, inputs.fixed_names) if output.fixed_tests else None
     if not (_wants_effects(output) or request.snps):
         return Predictions((), tests)
-    predictor = reml.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
+    predictor = solver.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
     files: dict[str, Callable[[], Any]] = {}
     if _wants_effects(output):
         effects = predictor.records()

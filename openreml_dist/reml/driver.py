@@ -1,15 +1,17 @@
 """The AI-REML iteration: what rank 0 decides, and how every rank follows.
 
 The decisions are one generator, ``average_information``, that knows no matrix, no rank and no file: it asks for a θ to be
-evaluated, is told the result, and ends with an outcome. ``drive`` runs it on rank 0, shares each request with all ranks
-and evaluates it there together, so that no rank can diverge.
+evaluated, is told the result, and ends with an outcome. ``drive`` runs any number of such dialogues on rank 0, sends each
+round of requests to all ranks and evaluates it there together, so that no rank can diverge.
+
+Legend: r parameters θ; E correction of the average information AI; B = AI + E, positive definite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -17,9 +19,10 @@ from torch import Tensor
 
 from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.reml.dense.evaluation import EXACT, Evaluation, Schedule, Traces
-from openreml_dist.reml.step import Step
-from openreml_dist.reml.trust import NO_INFORMATION, Bounds, ModelStep, bounded_step, positive_definite, secant_correction
+from openreml_dist.reml.bounds import Bounds
+from openreml_dist.reml.engine import Reply, Request, Schedule
+from openreml_dist.reml.step import How, Step
+from openreml_dist.reml.trust import NO_INFORMATION, ModelStep, bounded_step, positive_definite, secant_correction
 
 
 class Status(StrEnum):
@@ -50,14 +53,6 @@ class Stopping:
     max_iter: int = 50
     tolerance_theta: float = 1e-6
     tolerance_loglik: float = 1e-9
-
-
-@dataclass(frozen=True)
-class Request:
-    """Evaluate this θ: everything (a ``Step``), or the log-likelihood alone."""
-
-    theta: Tensor
-    how: Evaluation
 
 
 @dataclass(frozen=True)
@@ -96,40 +91,39 @@ class Outcome:
         return self.iterations[-1]
 
 
-Reply = Step | float | None
-"""A complete step, a log-likelihood alone, or None where V(θ) is not positive definite."""
+Dialogue = Generator[Request, Reply, Outcome]
+"""Yields a Request, is sent its Reply, returns the Outcome."""
 
 INITIAL_RADIUS = 10.0  # standard errors jointly
 SMALLEST_RADIUS = 1e-8
-ACCEPTED_GAIN = 1e-4  # least actual share of the predicted rise of ℓ
+ACCEPTED_GAIN = 1e-4  # least ratio of the actual to the predicted rise of ℓ
 
 
 def average_information(
     start: Tensor,
     bounds: Bounds,
     stopping: Stopping,
+    schedule: Schedule,
     report: Callable[[Iteration], None] | None = None,
-    schedule: Schedule | None = None,
-) -> Generator[Request, Reply, Outcome]:
-    """AI-REML in a trust region with bounds, as a dialogue: yields a Request, is sent its Reply, returns the Outcome.
+) -> Dialogue:
+    """AI-REML in a trust region with bounds, as a dialogue.
 
     The first trial of an iteration is evaluated completely, because it is nearly always accepted and then is the next iterate;
-    after a rejection only ℓ is evaluated until a shorter step is accepted. Where a cheap evaluation leads no further, exact
-    ones take over.
+    after a rejection only ℓ is evaluated until a shorter step is accepted. Where a cheap way of evaluating leads no further,
+    surer ones take over. What it decides depends on the replies alone: fed the same ones, it asks for the same θ, bit for bit.
 
     Args:
         start: (r,) within the bounds.
         bounds: of θ.
         stopping: tolerances and the limit of iterations.
+        schedule: which way of evaluating follows which.
         report: told every accepted iterate at once.
-        schedule: which evaluation follows which; by default all are exact.
     Raises:
         InputError: if there is nothing to estimate.
         NotPositiveDefiniteError: if V is not positive definite at the start.
     """
     if not len(start):
         raise InputError("there is nothing to estimate: the covariance has no free parameter")
-    schedule = schedule or Schedule("exact")
     step, schedule, evaluations = yield from _evaluate_start(start, schedule)
     E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
     iterations: list[Iteration] = []
@@ -146,33 +140,35 @@ def average_information(
 
         how = schedule.following(step.evaluation, iteration.largest_move, iteration.noise)
         trial, radius, evaluations = yield from _improve(step, E, bounds, radius, how)
-        if trial is None and step.evaluation == EXACT:
-            return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
         if trial is None:
-            step, schedule, evaluations = yield from _evaluate_start(step.theta, Schedule("exact"))
+            surer = schedule.fallback(step.evaluation)
+            if surer is None:
+                return Outcome(Status.STALLED, tuple(iterations), "no step along the predicted direction raises logL")
+            step, schedule, evaluations = yield from _evaluate_start(step.theta, surer)
             E, radius = torch.zeros_like(step.AI), INITIAL_RADIUS
             continue
-        if _are_comparable(step, trial):
+        if trial.is_comparable_with(step):
             free = ~bounds.holding(trial.theta, trial.score)
             E = secant_correction(E, trial.AI, trial.theta - step.theta, trial.score - step.score, free)
         step = trial
 
 
 def _evaluate_start(theta: Tensor, schedule: Schedule) -> Generator[Request, Reply, tuple[Step, Schedule, int]]:
-    """The first evaluation; exact from there on where V is positive definite in float64 alone."""
-    first = yield Request(theta, schedule.first())
-    evaluations = 1
-    if not isinstance(first, Step) and schedule.first() != EXACT:
-        schedule = Schedule("exact")
-        first = yield Request(theta, schedule.first())
+    """The first evaluation; a surer one, and its schedule from there on, where V is positive definite for that alone."""
+    evaluations = 0
+    surer: Schedule | None = schedule
+    while surer is not None:
+        schedule = surer
+        reply = yield Request(theta, schedule.first())
         evaluations += 1
-    if not isinstance(first, Step):
-        raise NotPositiveDefiniteError("V is not positive definite at the start")
-    return first, schedule, evaluations
+        if isinstance(reply, Step):
+            return reply, schedule, evaluations
+        surer = schedule.fallback(schedule.first())
+    raise NotPositiveDefiniteError("V is not positive definite at the start")
 
 
 def _improve(
-    step: Step, E: Tensor, bounds: Bounds, radius: float, how: Evaluation
+    step: Step, E: Tensor, bounds: Bounds, radius: float, how: How
 ) -> Generator[Request, Reply, tuple[Step | None, float, int]]:
     """The next iterate (None if there is none), the trust radius after it, and the evaluations it took."""
     B = _curvature(step, E, bounds.lower)
@@ -180,54 +176,36 @@ def _improve(
     while radius > SMALLEST_RADIUS:
         model = bounded_step(step.score, B, step.theta, bounds.for_step_from(step.theta), radius)
         theta = bounds.clip(step.theta + model.delta)
-        trial = yield Request(theta, how if evaluations == 0 else how.loglik_alone())
+        trial = yield Request(theta, how, complete=evaluations == 0, carried=step.carried)
         evaluations += 1
-        share = _gained_share(trial, step, model, how)
-        if share < ACCEPTED_GAIN:
+        ratio = _gain_ratio(trial, step, model)
+        if ratio < ACCEPTED_GAIN:
             radius = 0.5 * min(radius, model.length)
             continue
         if not isinstance(trial, Step):
-            trial = yield Request(theta, how)
+            trial = yield Request(theta, how, carried=step.carried)
             evaluations += 1
             if not isinstance(trial, Step):  # the sweep may fail where the Cholesky factor just existed
                 radius = 0.5 * min(radius, model.length)
                 continue
-        if share > 0.75 and model.length > 0.9 * radius:
+        if ratio > 0.75 and model.length > 0.9 * radius:
             radius *= 2
-        elif share < 0.25:
+        elif ratio < 0.25:
             radius = 0.5 * model.length
         return trial, radius, evaluations
     return None, radius, evaluations
 
 
-def _gained_share(trial: Reply, step: Step, model: ModelStep, how: Evaluation) -> float:
+def _gain_ratio(trial: Reply, step: Step, model: ModelStep) -> float:
     """Actual over predicted rise of ℓ: −inf without a finite ℓ, 1 where the predicted rise is lost in rounding or noise."""
-    reached = trial.loglik if isinstance(trial, Step) else trial
-    if reached is None or not torch.isfinite(torch.tensor(reached)):
-        return float("-inf")
-    rounding = max(_rounding(step.loglik, step.evaluation.dtype), _rounding(reached, how.dtype), _seen_error(step))
-    doubt = rounding + 3 * float((model.delta @ step.score_noise @ model.delta).sqrt())  # of the predicted rise
-    if model.gain < doubt and abs(reached - step.loglik) < 10 * doubt:
+    if trial is None or not math.isfinite(trial.loglik):
+        return -math.inf
+    gain = trial.loglik - step.loglik
+    error = max(step.loglik_error, trial.loglik_error)
+    doubt = error + 3 * float((model.delta @ step.score_noise @ model.delta).sqrt())  # of the predicted rise
+    if model.gain < doubt and abs(gain) < 10 * doubt:
         return 1.0
-    return (reached - step.loglik) / model.gain
-
-
-def _are_comparable(step: Step, trial: Step) -> bool:
-    """Whether the change of score between two steps is that of ℓ alone, not of precision or Monte-Carlo error."""
-    same_precision = step.evaluation.dtype == trial.evaluation.dtype
-    from_anchor_to_anchor = trial.evaluation.traces is Traces.EXACT and step.evaluation.traces is not Traces.EXACT
-    return same_precision and not from_anchor_to_anchor
-
-
-def _rounding(loglik: float, dtype: torch.dtype) -> float:
-    """What the sum of n logarithms and squares behind ℓ may be off by."""
-    return 5e4 * torch.finfo(dtype).eps * (1 + abs(loglik)) if dtype == torch.float64 else 1e-6 * (1 + abs(loglik))
-
-
-def _seen_error(step: Step) -> float:
-    """What ℓ is off by according to the trace identity: more than ``_rounding`` if V is badly conditioned; 0 if unknown."""
-    known = step.evaluation.traces is Traces.EXACT and math.isfinite(step.trace_error)
-    return step.trace_error * len(step.Py) if known else 0.0
+    return gain / model.gain
 
 
 def _describe(number: int, step: Step, E: Tensor, bounds: Bounds, evaluations: int) -> Iteration:
@@ -260,47 +238,50 @@ def monte_carlo_errors(step: Step, B: Tensor, at_bound: Tensor) -> Tensor:
 def _is_negligible(iteration: Iteration, stopping: Stopping, schedule: Schedule) -> bool:
     """Whether the next step would move neither θ nor ℓ, or ℓ less than its error: the score is zero for all purposes."""
     step = iteration.step
-    if iteration.next_step.gain <= _seen_error(step):
+    if iteration.next_step.gain <= step.loglik_seen_error:
         return True
     move_limit = schedule.negligible_move(iteration.noise, stopping.tolerance_theta)
-    gain_limit = stopping.tolerance_loglik + _rounding(step.loglik, step.evaluation.dtype)
+    gain_limit = stopping.tolerance_loglik + step.loglik_error
     gain_limit += 0.5 * (move_limit * len(step.theta)) ** 2  # what a step of that size may gain
     return iteration.largest_move <= move_limit and iteration.next_step.gain <= gain_limit
 
 
-Evaluate = Callable[[Request], Step | float]
+Ended = Outcome | Exception
+"""How a dialogue ended: with its outcome, or with an error of its own."""
 
 
-def drive(grid: ProcessGrid, decisions: Generator[Request, Reply, Outcome] | None, evaluate: Evaluate) -> Outcome:
-    """Run the decisions of rank 0 and evaluate each request on all ranks.
+def drive(
+    grid: ProcessGrid, dialogues: Sequence[Dialogue] | None, evaluate: Callable[[Sequence[Request]], Sequence[Reply]]
+) -> list[Ended]:
+    """Hold dialogues on rank 0 and evaluate their requests on all ranks, those of all dialogues together: a round.
 
-    Collective: every rank calls it; ``decisions`` is given on rank 0 and None elsewhere. An error of the decisions or of an
-    evaluation is raised on every rank.
+    A dialogue that ends leaves the others talking. Collective: one broadcast a round.
 
     Args:
         grid: the ranks.
-        decisions: ``average_information(...)`` on rank 0.
-        evaluate: collective; raises NotPositiveDefiniteError on every rank or on none.
+        dialogues: on rank 0, such as ``average_information(...)``; None elsewhere.
+        evaluate: collective; answers all requests of a round, in order; each says whose it is.
     Returns:
-        The outcome, the same on every rank.
+        How each dialogue ended, the same on every rank; an error of an evaluation is raised, on every rank.
     """
-    reply: Reply = None
+    ended: dict[int, Ended] = {}
+    replies: dict[int, Reply] = {} if dialogues is None else dict.fromkeys(range(len(dialogues)))
     while True:
-        request: Request | Outcome | Exception | None = None
-        if decisions is not None:
-            try:
-                request = decisions.send(reply)
-            except StopIteration as end:
-                request = end.value
-            except Exception as error:
-                request = error
-        request = grid.share(request)
-        if isinstance(request, Exception):
-            raise request
-        if isinstance(request, Outcome):
-            return request
-        assert request is not None
-        try:
-            reply = evaluate(request)
-        except NotPositiveDefiniteError:
-            reply = None
+        said = grid.share(None if dialogues is None else {k: _next(dialogues[k], reply) for k, reply in replies.items()})
+        assert said is not None
+        ended |= {k: what for k, what in said.items() if not isinstance(what, Request)}
+        requests = {k: replace(what, dialogue=k) for k, what in said.items() if isinstance(what, Request)}
+        if not requests:
+            return [ended[k] for k in sorted(ended)]
+        replies = dict(zip(requests, evaluate(list(requests.values())), strict=True))
+
+
+def _next(dialogue: Dialogue, reply: Reply) -> Request | Ended:
+    """The next request of a dialogue that is told a reply (None at its beginning), or how it ended."""
+    try:
+        return dialogue.send(reply)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome
+    except Exception as error:
+        return error

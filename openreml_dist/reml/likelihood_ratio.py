@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Identity
-from openreml_dist.reml.dense.null import null_log_likelihood
 from openreml_dist.reml.driver import Stopping
+from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.wald import chi2_tail
-from openreml_dist.traces import number_of_probes
+from openreml_dist.traces import DEFAULT_PROBES
 
 SMALLEST_START = 0.01  # proportion of the variance that a component restarts from, if it was less
 TOLERANCE = 1e-3  # of θ in standard errors: ℓ is flat there, so it is good to 1e-6
-
-
-class Solver(Protocol):
-    """What estimates the parameters of one covariance, such as ``REML``."""
-
-    def fit(
-        self,
-        y: Tensor,
-        x: Tensor,
-        start: Tensor,
-        *,
-        constrain: bool,
-        stopping: Stopping,
-        traces: str,
-        num_probes: int,
-        seed: int,
-    ) -> FitResult:
-        """Estimate θ from a start (r,); settings as ``REML.fit`` has them. Collective."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +58,7 @@ def refit_is_needed(covariance: Covariance) -> bool:
 
 
 def variance_tests(
-    solver_of: Callable[[Covariance], Solver],
-    covariance: Covariance,
+    solver: Solver,
     fit: FitResult,
     y: Tensor,
     X: Tensor,
@@ -87,41 +67,38 @@ def variance_tests(
     constrain: bool = True,
     max_iter: int = 50,
     traces: str = "auto",
-    num_probes: int | None = None,
+    num_probes: int = DEFAULT_PROBES["auto"],
     seed: int = 1,
 ) -> VarianceTests | None:
     """All tests of a fit. Collective. Cost: that of a fit with several random terms, else none.
 
     Args:
-        solver_of: makes the solver of a covariance: ``REML``, or ``partial(REML, grid=grid)``.
-        covariance: of the fit.
+        solver: of the fit.
         fit: its result.
         y: (n,).
         X: (n, p).
         without_first: test the first random term too.
-        constrain, max_iter, traces, num_probes, seed: of the fit without the first term, as ``REML.fit`` has them.
+        constrain, max_iter, traces, num_probes, seed: of the fit without the first term, as ``Solver.fit`` has them.
     Returns:
         None for a model that ``can_test_variances`` refuses.
     """
+    covariance = solver.covariance
     if not can_test_variances(covariance):
         return None
     null = null_log_likelihood(y, X)
     reduced = null if without_first else None
     if without_first and refit_is_needed(covariance):
-        reduced = (
-            solver_of(Covariance(covariance.terms[1:]))
-            .fit(
-                y,
-                X,
-                start_without_first(fit.theta, constrain),
-                constrain=constrain,
-                stopping=Stopping(max_iter, tolerance_theta=TOLERANCE),
-                traces=traces,
-                num_probes=number_of_probes(traces, num_probes),
-                seed=seed,
-            )
-            .loglik
-        )
+        without = replace(solver, covariance=Covariance(covariance.terms[1:]))
+        reduced = without.fit(
+            y,
+            X,
+            start_without_first(fit.theta, constrain),
+            constrain=constrain,
+            stopping=Stopping(max_iter, tolerance_theta=TOLERANCE),
+            traces=traces,
+            num_probes=num_probes,
+            seed=seed,
+        ).loglik
     return VarianceTests.of(fit.loglik, null, reduced, num_random=len(covariance.terms) - 1)
 
 

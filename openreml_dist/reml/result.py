@@ -60,6 +60,7 @@ class FitResult:
         derived: functions of θ that the terms report: correlations, variances of a factorised matrix, untransformed values.
         units: of θ, as ``covariance.Parameter`` has them; by default variances.
         is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
+        Py: (n,) P y at the estimate, from which effects are predicted, where the engine keeps it.
     """
 
     status: Status
@@ -76,10 +77,11 @@ class FitResult:
     derived: tuple[Estimate, ...] = ()
     is_linear: bool = True
     units: tuple[str, ...] = ()
+    Py: Tensor | None = None
 
     @classmethod
-    def of(cls, outcome: Outcome, covariance: Covariance) -> FitResult:
-        """Read the last iterate."""
+    def of(cls, outcome: Outcome, covariance: Covariance, Py: Tensor) -> FitResult:
+        """Read the last iterate, of which Py (n,) is."""
         step, at_bound = outcome.last.step, outcome.last.at_bound
         theta_covariance = sampling_covariance(step.AI, at_bound)
         return cls(
@@ -97,6 +99,7 @@ class FitResult:
             delta_method(covariance.summary, step.theta, theta_covariance),
             covariance.is_linear,
             tuple(quantity.unit for quantity in covariance.map.quantities()),
+            Py,
         )
 
     @property

@@ -10,49 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHRINKAGE = 0.1  # of a parameter in one step towards a bound where its slope vanishes
-DISTANCE = 1e-4  # of such a bound that is kept, over that of the start
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Least and greatest θ.
-
-    Attributes:
-        lower: (r,), −inf for none.
-        upper: (r,), inf for none.
-        vanishing: (r,) parameters whose slope is zero on their lower bound whatever the data say, such as the diagonal of a
-            Cholesky factor at 0: whoever steps onto it can neither leave it nor tell whether it is right. ``lower`` is then
-            beside it, where the score has a sign, and is approached a factor at a time.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    vanishing: Tensor
-
-    @classmethod
-    def of(cls, lower: Tensor, upper: Tensor | None = None) -> Bounds:
-        """Bounds without ``vanishing`` ones; by default none above."""
-        upper = torch.full_like(lower, float("inf")) if upper is None else upper
-        return cls(lower, upper, torch.zeros_like(lower, dtype=torch.bool))
-
-    def clip(self, theta: Tensor) -> Tensor:
-        """The nearest θ within the bounds."""
-        return torch.minimum(torch.maximum(theta, self.lower), self.upper)
-
-    def beside_vanishing(self, start: Tensor) -> Bounds:
-        """Keep a distance from vanishing bounds, relative to that of the start."""
-        beside = self.lower + DISTANCE * (start - self.lower)
-        return Bounds(torch.where(self.vanishing, beside, self.lower), self.upper, self.vanishing)
-
-    def for_step_from(self, theta: Tensor) -> Bounds:
-        """Bounds of one step from θ."""
-        nearest = torch.maximum(self.lower, SHRINKAGE * theta)
-        return Bounds(torch.where(self.vanishing, nearest, self.lower), self.upper, self.vanishing)
-
-    def holding(self, theta: Tensor, score: Tensor) -> Tensor:
-        """(r,) parameters that are on a bound and would go beyond it."""
-        return ((theta <= self.lower) & (score <= 0)) | ((theta >= self.upper) & (score >= 0))
+from openreml_dist.reml.bounds import Bounds
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from openreml_dist import REML, Covariance, Grouping, Identity, MixedModel
+from openreml_dist import Covariance, Grouping, Identity, MixedModel
 from openreml_dist.covariance import AR1, Scaled
 from openreml_dist.models import Group, Unstructured
-from openreml_dist.reml import FitResult, Stopping, null_log_likelihood, trait_estimates, variance_tests
+from openreml_dist.reml import FitResult, Solver, Stopping, null_log_likelihood, trait_estimates, variance_tests
 from openreml_dist.reml.traits import traits_of
 
 N = 60
@@ -32,13 +32,14 @@ def grouped(rng: np.random.Generator, sizes: list[int]) -> tuple[Tensor, list[Gr
 def test_one_random_term_is_tested_against_none() -> None:
     y, (group, _) = grouped(np.random.default_rng(1), [8, 5])
     covariance = Covariance([group, Identity(N)])
-    fit = REML(covariance).fit(y, X)
-    tests = variance_tests(REML, covariance, fit, y, X)
+    solver = Solver.of(covariance)
+    fit = solver.fit(y, X)
+    tests = variance_tests(solver, fit, y, X)
     assert tests is not None
     assert tests.loglik_reduced == tests.loglik_null == null_log_likelihood(y, X)
     assert tests.lrt == pytest.approx(2 * (fit.loglik - tests.loglik_null))
     assert tests.lrt > 0
-    without = variance_tests(REML, covariance, fit, y, X, without_first=False)
+    without = variance_tests(solver, fit, y, X, without_first=False)
     assert without is not None
     assert (without.loglik_reduced, without.lrt) == (None, tests.lrt)
 
@@ -46,9 +47,10 @@ def test_one_random_term_is_tested_against_none() -> None:
 def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
     y, terms = grouped(np.random.default_rng(2), [8, 5, 3])
     covariance = Covariance([*terms, Identity(N)])
-    fit = REML(covariance).fit(y, X)
-    tests = variance_tests(REML, covariance, fit, y, X)
-    reduced = REML(Covariance([*terms[1:], Identity(N)])).fit(y, X, stopping=Stopping(tolerance_theta=1e-8))
+    solver = Solver.of(covariance)
+    fit = solver.fit(y, X)
+    tests = variance_tests(solver, fit, y, X)
+    reduced = Solver.of(Covariance([*terms[1:], Identity(N)])).fit(y, X, stopping=Stopping(tolerance_theta=1e-8))
     assert tests is not None
     assert tests.loglik_reduced == pytest.approx(reduced.loglik, abs=1e-6)
     assert tests.loglik_null < reduced.loglik < fit.loglik
@@ -57,7 +59,8 @@ def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
 def test_correlations_have_no_test_of_variances() -> None:
     y, _ = grouped(np.random.default_rng(3), [8, 5])
     covariance = Covariance([Scaled(AR1(N, "row"), "field"), Identity(N)])
-    assert variance_tests(REML, covariance, REML(covariance).fit(y, X), y, X) is None
+    solver = Solver.of(covariance)
+    assert variance_tests(solver, solver.fit(y, X), y, X) is None
 
 
 def two_traits(names: tuple[str, str], residual: Unstructured | None) -> tuple[MixedModel, FitResult]:

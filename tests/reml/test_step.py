@@ -11,8 +11,10 @@ from openreml_dist import REML
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import sweep_inverse_
-from openreml_dist.reml.dense.projection import Design, Projection
-from openreml_dist.reml.step import Problem, ai_step
+from openreml_dist.reml.dense.evaluation import ai_step, log_likelihood
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.dense.projection import Projection
+from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.tiled import TiledSymmetric
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case
@@ -29,7 +31,7 @@ CASES = [  # kernels, grouping, tile size
 
 def problem(case: Case, grid: ProcessGrid, tile_size: int) -> Problem:
     layout = TileLayout(len(case.y), tile_size, grid.shape)
-    return Problem(case.covariance, case.y, Design.of(case.X), grid, layout)
+    return Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, layout)
 
 
 def steps(rows: int, columns: int) -> list[dict[str, Any]]:
@@ -37,11 +39,9 @@ def steps(rows: int, columns: int) -> list[dict[str, Any]]:
     found = []
     for kernels, grouping, tile_size in CASES:
         case = random_case(N, kernels, grouping)
-        step = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
-        alone = Problem(case.covariance, case.y, Design.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
-        from openreml_dist.reml.step import log_likelihood
-
-        found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress)})
+        step, _ = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
+        alone = Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
+        found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress).loglik})
     return found
 
 
@@ -79,7 +79,7 @@ def test_projection_annihilates_X_and_is_idempotent_in_V() -> None:
     case.covariance.assemble_(V, case.theta)
     dense = sum(float(t) * K for t, K in zip(case.theta, case.matrices, strict=True))
     eye = torch.eye(50, dtype=torch.float64)
-    P, PI = Projection.with_product(sweep_inverse_(V), Design.of(case.X), eye)
+    P, PI = Projection.with_product(sweep_inverse_(V), FixedDesign.of(case.X), eye)
     torch.testing.assert_close(PI, P @ eye, rtol=0, atol=1e-10 * float(PI.abs().max()))
     scale = float((P @ eye).abs().max())
     assert float((P @ case.X).abs().max()) < 1e-9 * scale * float(case.X.abs().max())

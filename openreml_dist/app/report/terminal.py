@@ -15,7 +15,7 @@ from openreml_dist.app.report.numbers import Format, Pair, columns
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
-from openreml_dist.reml.dense.evaluation import LARGEST_NOISE
+from openreml_dist.reml.dense.schedule import LARGEST_NOISE
 from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.result import Estimate
 
