@@ -103,10 +103,10 @@ def test_error_of_one_rank_alone_ends_all(cohort: Cohort, tmp_path: Path, launch
         [
             "import os",
             "if os.environ.get('RANK', os.environ.get('OMPI_COMM_WORLD_RANK')) == '1':",
-            "    import openreml_dist.reml.step",
+            "    import openreml_dist.reml.dense.evaluation",
             "    def fail(*_):",
             f"        raise {raised}",
-            "    openreml_dist.reml.step.sweep_inverse_ = fail",
+            "    openreml_dist.reml.dense.evaluation.sweep_inverse_ = fail",
         ],
     )
     run = fit(launched, tmp_path / "run", *cohort.data(), PYTHONPATH=str(tmp_path))
@@ -118,7 +118,7 @@ def test_error_of_one_rank_alone_ends_all(cohort: Cohort, tmp_path: Path, launch
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(NO_MEMORY)])
 def test_lack_of_memory_is_no_mistake(cohort: Cohort, tmp_path: Path, error: Exception) -> None:
-    with mock.patch("openreml_dist.reml.step.TiledSymmetric", side_effect=error):
+    with mock.patch("openreml_dist.reml.dense.problem.TiledSymmetric", side_effect=error):
         run = fit("inside", tmp_path / "run", *cohort.data())
     assert run.exit_code == 5
     assert "openreml-fit: error: out of memory on rank 0" in run.errors
@@ -127,7 +127,7 @@ def test_lack_of_memory_is_no_mistake(cohort: Cohort, tmp_path: Path, error: Exc
 
 
 def test_mistake_of_the_program_shows_where_it_is(cohort: Cohort, tmp_path: Path) -> None:
-    with mock.patch("openreml_dist.reml.step.TiledSymmetric", side_effect=ZeroDivisionError("odd")):
+    with mock.patch("openreml_dist.reml.dense.problem.TiledSymmetric", side_effect=ZeroDivisionError("odd")):
         run = fit("inside", tmp_path / "run", *cohort.data())
     assert run.exit_code == 1
     assert "unexpected error" in run.errors
