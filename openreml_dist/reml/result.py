@@ -193,7 +193,7 @@ def delta_method(
     ses = [_se(gradient, theta_covariance) for gradient in gradients]
     return tuple(
         Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None, unit)
-        for ((name, unit), value), se in zip(values.items(), ses, strict=True)
+        for ((name, unit, _), value), se in zip(values.items(), ses, strict=True)
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from openreml_dist.app.report.decimals import decimals_notes, hsq_line, scale_of_y
 from openreml_dist.app.report.numbers import Format, columns
-from openreml_dist.reml.driver import Status
+from openreml_dist.reml.outcome import Status
 from openreml_dist.reml.result import Estimate, FitResult
 
 VALUES = (0.69245182, 0.35996324, 1.05241506)

@@ -105,9 +105,9 @@ def test_a_bound_without_slope_is_approached_but_not_stepped_onto() -> None:
     bounds = replace(Bounds.of(torch.zeros(2)), vanishing=torch.tensor([True, False])).beside_vanishing(theta)
     first = bounded_step(g, B, theta, bounds.for_step_from(theta), INFINITE)
     torch.testing.assert_close(theta + first.delta, torch.tensor([0.1, 2.0]))
-    near = torch.tensor([2e-4, 2.0])
+    near = torch.tensor([2e-6, 2.0])
     second = bounded_step(g, B, near, bounds.for_step_from(near), INFINITE)
-    torch.testing.assert_close(near + second.delta, torch.tensor([1e-6, 3.0]))
+    torch.testing.assert_close(near + second.delta, torch.tensor([1e-6, 3.0]), rtol=1e-6, atol=1e-9)
     assert bounds.holding(near + second.delta, g).tolist() == [True, False]
 
 

@@ -44,7 +44,7 @@ def test_programs_run_from_a_checkout_that_is_not_installed(without_metadata: di
     done = isolated(without_metadata, "-m", "openreml_dist.app.simulate", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "made" / "truth.json").read_text())["version"] == openreml_dist.__version__
-    show = "import json; from openreml_dist.app.report.tables import versions; print(json.dumps(versions()))"
+    show = "import json; from openreml_dist.app.report.provenance import versions; print(json.dumps(versions()))"
     found = json.loads(isolated(without_metadata, "-c", show, cwd=tmp_path).stdout)
     assert found["openreml-dist"] == openreml_dist.__version__
     assert found["numpy"] == metadata.version("numpy")

@@ -7,22 +7,20 @@ from typing import Any
 import numpy as np
 
 from openreml_dist.app.inputs.samples import Inputs
-from openreml_dist.app.run import Run
+from openreml_dist.app.session import Session
 from openreml_dist.log import LOGGER
 from openreml_dist.reml.remarks import Remark, remarks_on
 
 
-def report_remarks(run: Run, inputs: Inputs) -> None:
-    """Say it, and leave it for ``result.json`` under ``remarks``. Collective; rank 0 looks."""
-    with run.grid.together("looking at the phenotype"):
-        if not run.grid.is_root:
-            return
-        found = remarks_by_trait(inputs)
-    run.more_results["remarks"] = found
+def say_remarks(here: Session, inputs: Inputs) -> list[dict[str, Any]]:
+    """Say what is remarkable, and give it as ``result.json`` has it. Collective; rank 0 looks, the others have none."""
+    with here.grid.together("looking at the phenotype"):
+        found = remarks_by_trait(inputs) if here.grid.is_root else []
     for entry in found:
         line = f"remark on {entry['trait']}: {entry['sentence']}"
-        run.terminal.say(line)
+        here.say(line)
         LOGGER.info(line)
+    return found
 
 
 def remarks_by_trait(inputs: Inputs) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from openreml_dist.app.report.decimals import decimals_notes
 from openreml_dist.app.report.numbers import Format, Pair, columns
-from openreml_dist.app.report.tables import Tests
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.dense.schedule import LARGEST_NOISE
+from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
@@ -94,7 +94,7 @@ class Terminal:
         self,
         fit: FitResult,
         fixed_names: tuple[str, ...],
-        tests: Tests | None,
+        tests: VarianceTests | None,
         traits: Sequence[Estimate] = (),
         fixed_in_hsq: bool = False,
     ) -> None:

@@ -19,11 +19,12 @@ from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.probes import Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.dense.schedule import METHODS, DenseSchedule
+from openreml_dist.reml.dense.schedule import DenseSchedule
 from openreml_dist.reml.dense.start import choose_start, haseman_elston
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.step import Step
 from openreml_dist.tiled import Workspace
+from openreml_dist.traces import DEFAULT_PROBES, METHODS
 
 REMEMBERED = 2  # evaluations whose Py is kept: the last iterate and the trial after it
 
@@ -33,7 +34,7 @@ class DenseOptions:
     """Where traces come from; the arguments of ``Solver.fit``, where they are explained."""
 
     traces: str = "auto"
-    num_probes: int = 64
+    num_probes: int = DEFAULT_PROBES["auto"]
     seed: int = 1
 
 
