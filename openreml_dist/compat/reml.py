@@ -23,11 +23,12 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, generalised_least_squares, log_likelihood
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.driver import Iteration, Stopping
+from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.solver import Solver, silent
 from openreml_dist.reml.step import Step
+from openreml_dist.traces import DEFAULT_PROBES
 
 
 class REML:
@@ -108,7 +109,7 @@ class REML:
         constrain: bool = True,
         stopping: Stopping | None = None,
         traces: str = "auto",
-        num_probes: int = 64,
+        num_probes: int = DEFAULT_PROBES["auto"],
         seed: int = 1,
         report: Callable[[Iteration], None] | None = None,
     ) -> FitResult:

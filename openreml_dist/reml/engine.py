@@ -20,7 +20,15 @@ from openreml_dist.covariance import Covariance
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.bounds import Bounds
 from openreml_dist.reml.prediction import Predictor
-from openreml_dist.reml.step import How, LogLikelihood, Step
+from openreml_dist.reml.step import How, Information, LogLikelihood, Step
+
+
+class Want(StrEnum):
+    """What is asked for at a θ."""
+
+    STEP = "everything"  # a Step
+    LOGLIK = "logL"  # a LogLikelihood: what a step that was rejected needs
+    INFORMATION = "expected information"  # an Information: where the average information says nothing, or leads astray
 
 
 @dataclass(frozen=True)
@@ -30,19 +38,19 @@ class Request:
     Attributes:
         theta: (r,) on the CPU.
         how: one of the ways of the engine's schedule.
-        complete: everything (a ``Step``), or the log-likelihood alone.
+        want: what to answer.
         carried: of the ``Step`` that this one follows.
         dialogue: which of several that are held at once asks: the phenotype, for an engine of many.
     """
 
     theta: Tensor
     how: How
-    complete: bool = True
+    want: Want = Want.STEP
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     dialogue: int = 0
 
 
-Reply = Step | LogLikelihood | None
+Reply = Step | LogLikelihood | Information | None
 """What was asked for, or None where V(θ) is not positive definite."""
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.bounds import Bounds
-from openreml_dist.reml.driver import Iteration, Outcome, Stopping, average_information, drive
+from openreml_dist.reml.driver import average_information
 from openreml_dist.reml.engine import Engine
+from openreml_dist.reml.outcome import Iteration, Outcome, Stopping
 from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.rounds import drive
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from openreml_dist.errors import InputError
-from openreml_dist.reml.driver import Dialogue
-from openreml_dist.reml.engine import Reply, Request
-from openreml_dist.reml.step import LogLikelihood, Step
+from openreml_dist.reml.engine import Reply, Request, Want
+from openreml_dist.reml.outcome import Dialogue
+from openreml_dist.reml.step import Information, LogLikelihood, Step
 
 TENSORS = ("score", "score_noise", "AI", "beta", "beta_covariance")
 NUMBERS = ("loglik", "loglik_error", "loglik_seen_error", "trace_error")
@@ -30,26 +30,28 @@ class Entry:
     Attributes:
         theta: (r,).
         how: the name of the way of evaluating.
-        complete: whether a step was asked for.
+        want: what was asked for.
         reply: of an engine, without the way in which it was evaluated, which is the request's.
     """
 
     theta: Tensor
     how: str
-    complete: bool
+    want: Want
     reply: Reply
 
     @classmethod
     def of(cls, request: Request, reply: Reply) -> Entry:
         """Of an exchange that has taken place."""
-        return cls(request.theta, str(request.how), request.complete, reply)
+        return cls(request.theta, str(request.how), request.want, reply)
 
     def to_data(self) -> dict[str, Any]:
         """Lists, numbers and texts: JSON keeps each bit of them."""
         reply = self.reply
-        data: dict[str, Any] = {"theta": self.theta.tolist(), "how": self.how, "complete": self.complete, "reply": None}
+        data: dict[str, Any] = {"theta": self.theta.tolist(), "how": self.how, "want": str(self.want), "reply": None}
         if isinstance(reply, LogLikelihood):
             data["reply"] = {"loglik": reply.loglik, "loglik_error": reply.loglik_error}
+        elif isinstance(reply, Information):
+            data["reply"] = {"expected": reply.expected.tolist()}
         elif reply is not None:
             data["reply"] = {
                 **{name: getattr(reply, name) for name in NUMBERS},
@@ -65,10 +67,13 @@ class Entry:
         """Of what ``to_data`` gave."""
         theta, found = _tensor(data["theta"]), data["reply"]
         reply: Reply = None
-        if found is not None and "score" not in found:
+        r = len(theta)
+        if found is not None and "expected" in found:
+            reply = Information(_tensor(found["expected"]).reshape(r, r))
+        elif found is not None and "score" not in found:
             reply = LogLikelihood(found["loglik"], found["loglik_error"])
         elif found is not None:
-            r, p = len(data["theta"]), len(found["beta"])
+            p = len(found["beta"])
             shapes = {"score": (r,), "score_noise": (r, r), "AI": (r, r), "beta": (p,), "beta_covariance": (p, p)}
             numbers: dict[str, Any] = {name: found[name] for name in NUMBERS}
             tensors: dict[str, Any] = {name: _tensor(found[name]).reshape(shape) for name, shape in shapes.items()}
@@ -81,7 +86,7 @@ class Entry:
                 carried={name: _tensor(values) for name, values in found["carried"].items()},
                 seconds=found["seconds"],
             )
-        return cls(theta, data["how"], data["complete"], reply)
+        return cls(theta, data["how"], Want(data["want"]), reply)
 
     def answer(self, request: Request) -> Reply:
         """The reply, if this is what was asked.
@@ -89,11 +94,11 @@ class Entry:
         Raises:
             InputError: if something else is asked now.
         """
-        asked = (str(request.how), request.complete)
-        if not torch.equal(self.theta, request.theta) or (self.how, self.complete) != asked:
+        asked = (str(request.how), request.want)
+        if not torch.equal(self.theta, request.theta) or (self.how, self.want) != asked:
             raise InputError(
-                f"the fit cannot be continued: it asks for {_words(request.complete, request.how)} at "
-                f"{request.theta.tolist()}, where it was told {_words(self.complete, self.how)} at {self.theta.tolist()}; "
+                f"the fit cannot be continued: it asks for {_words(*asked)} at "
+                f"{request.theta.tolist()}, where it was told {_words(self.how, self.want)} at {self.theta.tolist()}; "
                 "the data, the settings or the program have changed"
             )
         if isinstance(self.reply, Step):
@@ -127,8 +132,8 @@ def continued(dialogue: Dialogue, journal: Iterable[Entry], record: Callable[[En
             record(Entry.of(request, reply))
 
 
-def _words(complete: bool, how: object) -> str:
-    return f"{'everything' if complete else 'logL'} ({how})"
+def _words(how: str, want: Want) -> str:
+    return f"{want} ({how})"
 
 
 def _tensor(values: Any) -> Tensor:

@@ -19,9 +19,10 @@ from openreml_dist.reml.dense.engine import DenseEngine, DenseOptions
 from openreml_dist.reml.dense.evaluation import PhaseProgress
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.driver import Iteration, Stopping
 from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.result import FitResult
+from openreml_dist.traces import DEFAULT_PROBES
 
 
 def silent(_: str) -> Progress:
@@ -72,7 +73,9 @@ class Solver:
         """
         return Problem.of(self.covariance, y, x, self.grid, self.layout, self.jitter)
 
-    def engine(self, y: Tensor, x: Tensor, traces: str = "auto", num_probes: int = 64, seed: int = 1) -> DenseEngine:
+    def engine(
+        self, y: Tensor, x: Tensor, traces: str = "auto", num_probes: int = DEFAULT_PROBES["auto"], seed: int = 1
+    ) -> DenseEngine:
         """What evaluates θ for y (n,) and X (n, p); arguments as of ``fit``. Local."""
         return DenseEngine(self.problem(y, x), DenseOptions(traces, num_probes, seed), self.phase)
 
@@ -85,7 +88,7 @@ class Solver:
         constrain: bool = True,
         stopping: Stopping | None = None,
         traces: str = "auto",
-        num_probes: int = 64,
+        num_probes: int = DEFAULT_PROBES["auto"],
         seed: int = 1,
         report: Callable[[Iteration], None] | None = None,
     ) -> FitResult:

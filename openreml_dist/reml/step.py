@@ -32,6 +32,13 @@ class LogLikelihood:
 
 
 @dataclass(frozen=True)
+class Information:
+    """What y is expected to say of θ: ½ tr(P V_j P V_k) (r, r), the mean of AI over y ~ N(Xβ, V(θ))."""
+
+    expected: Tensor
+
+
+@dataclass(frozen=True)
 class Step:
     """ℓ, its derivatives and the fixed effects at one θ; on the CPU, the same on every rank.
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.dense.engine import DenseEngine
-from openreml_dist.reml.driver import Ended, Outcome, Stopping, average_information, drive
+from openreml_dist.reml.driver import average_information
 from openreml_dist.reml.engine import Reply, Request
 from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.outcome import Outcome, Stopping
+from openreml_dist.reml.rounds import Ended, drive
 from openreml_dist.reml.solver import Solver
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import random_case

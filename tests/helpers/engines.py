@@ -11,10 +11,10 @@ from torch import Tensor
 from openreml_dist import Covariance
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
-from openreml_dist.reml.engine import Capability, Reply, Request
+from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.solver import Solver
-from openreml_dist.reml.step import LogLikelihood, Step
+from openreml_dist.reml.step import Information, LogLikelihood, Step
 from tests.helpers.oracle import Case, Oracle
 
 
@@ -67,8 +67,10 @@ class WholeMatrices:
             return None
         exact = self.case.oracle(request.theta)
         error = 1e-11 * (1 + abs(exact.loglik))
-        if not request.complete:
+        if request.want is Want.LOGLIK:
             return LogLikelihood(exact.loglik, error)
+        if request.want is Want.INFORMATION:
+            return Information(expected_information(exact.P, self.case.matrices))
         return step_of(request.theta, exact, error)
 
     def Py(self, step: Step) -> Tensor:
@@ -83,6 +85,11 @@ def step_of(theta: Tensor, exact: Oracle, error: float) -> Step:
     whole = frozenset({"whole"})
     found = (exact.score, noise, exact.AI, exact.beta, exact.beta_covariance)
     return Step(theta, exact.loglik, error, 0.0, *found, trace_error=0.0, evaluation="whole", comparable=whole)
+
+
+def expected_information(P: Tensor, dV: Sequence[Tensor]) -> Tensor:
+    products = [P @ V_k for V_k in dV]
+    return torch.stack([torch.stack([0.5 * (one * other.mT).sum() for other in products]) for one in products])
 
 
 def dense(case: Case, traces: str = "exact", num_probes: int = 16) -> object:

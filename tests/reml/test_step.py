@@ -11,11 +11,12 @@ from openreml_dist import REML
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import sweep_inverse_
-from openreml_dist.reml.dense.evaluation import ai_step, log_likelihood
+from openreml_dist.reml.dense.evaluation import ai_step, expected_information, log_likelihood
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection
 from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.tiled import TiledSymmetric
+from tests.helpers import engines
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case
 
@@ -58,6 +59,27 @@ def test_step_and_loglik_equal_the_oracle(rows: int, columns: int) -> None:
             torch.testing.assert_close(step.beta, exact.beta, rtol=1e-8, atol=1e-10)
             torch.testing.assert_close(step.beta_covariance, exact.beta_covariance, rtol=1e-8, atol=1e-12)
             assert step.trace_error < 1e-12
+
+
+def informations(rows: int, columns: int) -> list[torch.Tensor]:
+    grid = ProcessGrid.connect(rows, columns)
+    cases = [random_case(14, 1, False), random_case(N, 2, True)]
+    return [
+        expected_information(problem(case, grid, 32 if len(case.y) > 32 else 5), case.theta, lambda _: no_progress).expected
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2)])
+def test_expected_information_is_exact_for_few_and_near_in_every_direction_for_many(rows: int, columns: int) -> None:
+    for few, many in spawn(informations, rows * columns, rows, columns):
+        small, large = random_case(14, 1, False), random_case(N, 2, True)
+        torch.testing.assert_close(few, engines.expected_information(small.oracle().P, small.matrices), rtol=1e-6, atol=0)
+        exact = engines.expected_information(large.oracle().P, large.matrices)
+        L = torch.linalg.cholesky(exact)
+        relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, many, upper=False).mT, upper=False)
+        off = torch.linalg.eigvalsh(relative) - 1
+        assert float(off.abs().max()) < 6 * (2 / (16 * N)) ** 0.5 * len(exact) ** 0.5
 
 
 def test_score_is_the_gradient_of_the_loglikelihood() -> None:

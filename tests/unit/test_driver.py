@@ -12,9 +12,11 @@ from openreml_dist import Identity, Kernel
 from openreml_dist.errors import ConfigError, InputError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.bounds import Bounds
-from openreml_dist.reml.driver import Dialogue, Iteration, Outcome, Stopping, average_information, drive
-from openreml_dist.reml.engine import Capability, Engine, Reply, Request
+from openreml_dist.reml.driver import average_information
+from openreml_dist.reml.engine import Capability, Engine, Reply, Request, Want
 from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.outcome import Dialogue, Iteration, Outcome, Stopping
+from openreml_dist.reml.rounds import drive
 from openreml_dist.reml.step import LogLikelihood
 from tests.helpers.engines import ENGINES
 from tests.helpers.oracle import Case, random_case
@@ -131,7 +133,7 @@ def test_rejected_trial_halves_the_step_and_asks_for_loglik_alone(make: Make, ba
     outcome, requests = converse(begun(engine), lambda request, number: bad if number in (1, 2) else honest(engine, request))
     assert outcome.status == "converged"
     start, first, second, third, accepted = requests[:5]
-    assert [r.complete for r in requests[:5]] == [True, True, False, False, True]
+    assert [r.want for r in requests[:5]] == [Want.STEP, Want.STEP, Want.LOGLIK, Want.LOGLIK, Want.STEP]
     lengths = [float((r.theta - start.theta).norm()) for r in (first, second, third)]
     assert lengths[1] == pytest.approx(lengths[0] / 2)
     assert lengths[2] == pytest.approx(lengths[0] / 4)
@@ -145,7 +147,7 @@ def test_complete_evaluation_that_fails_where_loglik_existed_is_a_rejection(make
     outcome, requests = converse(begun(engine), lambda request, number: None if number in (1, 3) else honest(engine, request))
     assert outcome.status == "converged"
     assert torch.equal(requests[2].theta, requests[3].theta)
-    assert [request.complete for request in requests[:5]] == [True, True, False, True, False]
+    assert [r.want for r in requests[:5]] == [Want.STEP, Want.STEP, Want.LOGLIK, Want.STEP, Want.LOGLIK]
 
 
 def test_no_gain_anywhere_is_stalled(make: Make) -> None:

@@ -14,9 +14,11 @@ from openreml_dist import Covariance, Grouping, Identity, Kernel
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.dense import schedule
-from openreml_dist.reml.driver import Outcome, Stopping, average_information, drive
-from openreml_dist.reml.engine import Engine, Reply, Request
+from openreml_dist.reml.driver import average_information
+from openreml_dist.reml.engine import Engine, Reply, Request, Want
 from openreml_dist.reml.journal import Entry, continued
+from openreml_dist.reml.outcome import Outcome, Stopping
+from openreml_dist.reml.rounds import drive
 from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.step import LogLikelihood
 from tests.helpers.engines import WholeMatrices
@@ -148,6 +150,6 @@ def test_another_fit_is_not_continued() -> None:
 def test_a_failed_evaluation_is_kept_too() -> None:
     request = Request(torch.tensor([1.0, 2.0], dtype=torch.float64), "whole")
     for reply in (None, LogLikelihood(-3.5, 1e-9)):
-        entry = Entry.of(Request(request.theta, "whole", complete=reply is None), reply)
+        entry = Entry.of(Request(request.theta, "whole", Want.LOGLIK), reply)
         again = Entry.from_data(json.loads(json.dumps(entry.to_data())))
         assert again.reply == reply and torch.equal(again.theta, entry.theta)

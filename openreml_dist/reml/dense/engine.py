@@ -15,15 +15,16 @@ from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
-from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, log_likelihood
+from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected_information, log_likelihood
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.probes import Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.dense.schedule import METHODS, DenseSchedule
+from openreml_dist.reml.dense.schedule import DenseSchedule
 from openreml_dist.reml.dense.start import choose_start, haseman_elston
-from openreml_dist.reml.engine import Capability, Reply, Request
+from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.step import Step
 from openreml_dist.tiled import Workspace
+from openreml_dist.traces import DEFAULT_PROBES, METHODS
 
 REMEMBERED = 2  # evaluations whose Py is kept: the last iterate and the trial after it
 
@@ -33,7 +34,7 @@ class DenseOptions:
     """Where traces come from; the arguments of ``Solver.fit``, where they are explained."""
 
     traces: str = "auto"
-    num_probes: int = 64
+    num_probes: int = DEFAULT_PROBES["auto"]
     seed: int = 1
 
 
@@ -116,7 +117,9 @@ class DenseEngine:
             products, Z = self._random_products()
             self._probes = Probes(Z, products[:, :, :-1].contiguous())
         try:
-            if not request.complete:
+            if request.want is Want.INFORMATION:
+                return expected_information(self.problem, request.theta, self._phase)
+            if request.want is Want.LOGLIK:
                 return log_likelihood(self.problem, request.theta, self._phase, request.how.dtype)
             step, Py = ai_step(self.problem, request.theta, self._phase, request.how, self._probes, request.carried)
         except NotPositiveDefiniteError:

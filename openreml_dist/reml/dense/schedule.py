@@ -55,9 +55,6 @@ LARGEST_NOISE = 2e-5  # standard errors: Monte-Carlo error that an estimate call
 NEGLIGIBLE_SHARE = 0.1  # of the Monte-Carlo error, below which a step is not worth an evaluation
 
 
-METHODS = ("auto", "exact", "hutchinson")
-
-
 @dataclass(frozen=True)
 class DenseSchedule:
     """Which evaluation follows which.
