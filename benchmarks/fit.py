@@ -36,7 +36,8 @@ print(time.perf_counter() - begun)
 
 BASELINE = """
 from pathlib import Path
-from openreml_dist.app import fit, forecast, launch, lrt, model, plot, report, results, terminal
+from openreml_dist.app import estimation, fit, forecast, launch, predictions, session
+from openreml_dist.app.report import result_files, terminal
 import hydra, matplotlib.figure, matplotlib.backends.backend_agg, pandas, zarr
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """

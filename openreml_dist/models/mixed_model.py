@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, SameLevel, VarianceComponent
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models.columns import Columns
 from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
@@ -207,7 +207,18 @@ def _complete(
     if records.empty:
         reasons = [f"  {n:,} {why}" for why, n in dropped.items()]
         raise InputError("\n".join(["no record has everything that the model uses:", *reasons, *filter(None, causes)]))
-    return records.reset_index(drop=True), dropped
+    return _with_used_levels(records.reset_index(drop=True)), dropped
+
+
+def _with_used_levels(records: pd.DataFrame) -> pd.DataFrame:
+    """Factors without the levels that no analysed record has: a level is no effect then."""
+    import pandas as pd
+
+    records = records.copy(deep=False)
+    for name in records.columns:
+        if isinstance(records[name].dtype, pd.CategoricalDtype):
+            records[name] = records[name].cat.remove_unused_categories()
+    return records
 
 
 def _covariance(
@@ -220,8 +231,8 @@ def _covariance(
     terms = [structure.term(records, name) for name, structure in structures.items()]
     groups: dict[bytes, str] = {}
     for term in terms:
-        if isinstance(term, VarianceComponent) and isinstance(term.K, SameLevel):
-            same = groups.setdefault(term.K.first_of_each().tobytes(), term.name)
+        if term.groups is not None:
+            same = groups.setdefault(term.groups.tobytes(), term.name)
             if same != term.name:
                 raise InputError(f"{same} and {term.name} group the records alike, so their variances cannot be told apart")
     return Covariance(terms, fixed=fix, shared=share, transforms=transform)

@@ -227,6 +227,15 @@ def test_a_trait_without_a_record_is_named() -> None:
         MixedModel.from_dataframe(data, "1", {"g": Unstructured("trait") * Group("id")}, traits=["y", "z"])
 
 
+def test_levels_are_those_of_the_analysed_records() -> None:
+    data = table()
+    levels = pd.Categorical(data["block"], categories=["c", "b", "a", "never"])
+    data = data.assign(block=levels, y=data["y"].where(data["block"] != "b"))
+    model = MixedModel.from_dataframe(data, "y ~ 1 + block", {"g": Group("plot")})
+    assert model.fixed_names == ("Intercept", "block[T.a]")
+    assert data["block"].cat.categories.tolist() == ["c", "b", "a", "never"]  # the caller's table stays as it is
+
+
 def test_a_record_without_anything_is_no_model() -> None:
     data = table().assign(y=np.nan)
     with pytest.raises(InputError, match="24 have no value of y"):
@@ -238,10 +247,10 @@ def test_every_estimate_has_a_unit() -> None:
     model = MixedModel.from_dataframe(table(), "y ~ 1", terms, transform={"field": "log"})
     theta = torch.tensor([0.1, 0.2, 0.3, 1.0, 0.1, 1.0, 0.2, 0.3, 1.0, 0.5], dtype=torch.float64)
     shown = [*model.covariance.map.quantities(), *model.covariance.summary(theta)]
-    units = dict(shown)
+    units = {quantity.name: quantity.unit for quantity in shown}
     assert units["field.row.correlation"] == units["g.correlation[a,b]"] == "correlation"
     assert (units["g.L[b,a]"], units["g.covariance[a,b]"], units["residual"]) == ("loading", "covariance", "variance")
-    assert [unit for name, unit in shown if name == "field"] == ["log variance", "variance"]
+    assert [quantity.unit for quantity in shown if quantity.name == "field"] == ["log variance", "variance"]
 
 
 def test_whole_numbers_read_as_floats_are_the_same_labels() -> None:

@@ -16,6 +16,7 @@ from openreml_dist.config import DataConfig, FitConfig, ModelConfig
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models import MixedModel, Structure, parse_structure
 from openreml_dist.models.design import columns_of
+from openreml_dist.models.mixed_model import TRAIT
 from openreml_dist.store.matching import match_samples
 from openreml_dist.store.tables import DiscreteCovariates, Phenotype, QuantitativeCovariates
 from openreml_dist.store.tables_fields import Missing
@@ -74,7 +75,7 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     formula = columns_of(model.fixed)
     needed = dict.fromkeys([*formula, *model.traits, *(column for structure in structures for column in structure.columns)])
     if model.traits:
-        needed.pop("trait", None)  # made of their names
+        needed.pop(TRAIT, None)  # made of their names
     labels = {column for structure in structures for column in structure.labels}
     wanted = Wanted(
         names={*needed, *labels, "fid", "iid", *(name for name in [_identifier(settings)] if name)},
@@ -141,6 +142,7 @@ def inputs_of(model: MixedModel, tables: Tables, settings: FitConfig) -> Inputs:
         grm_rows=[],
         report=[*lines, *model.report, f"fixed effects: {', '.join(model.fixed_names[:12])}{' ...' * (model.X.shape[1] > 12)}"],
         dropped=model.dropped,
+        traits=np.asarray(records[TRAIT], object) if TRAIT in records else None,
     )
 
 

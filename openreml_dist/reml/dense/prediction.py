@@ -16,62 +16,22 @@ References: Henderson (1975), Biometrics 31:423; Searle, Casella & McCulloch (19
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Sum, Term
-from openreml_dist.covariance.shape import diagonal_if_alone, distinct_rows
-from openreml_dist.covariance.term import Indices
+from openreml_dist.covariance.indices import Indices
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.cross import CrossCovariance, prior_variances
+from openreml_dist.reml.dense.evaluation import PhaseProgress
+from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection
-from openreml_dist.reml.step import PhaseProgress, Problem, Step
+from openreml_dist.reml.prediction import Effects, NewRecords
 
 
-@dataclass(frozen=True)
-class Effects:
-    """The random effects of one term at m targets, float64 on the CPU, the same on every rank.
-
-    Attributes:
-        name: of the term.
-        values: (m,) û.
-        prior: (m,) var(u), before any record; None unless error variances were asked for.
-        pev: (m,) prediction error variance var(û − u), likewise.
-    """
-
-    name: str
-    values: Tensor
-    prior: Tensor | None = None
-    pev: Tensor | None = None
-
-    @property
-    def reliability(self) -> Tensor | None:
-        """(m,) 1 − PEV/var(u), the squared correlation of û and u without fixed effects; 0 where var(u) is 0."""
-        if self.pev is None or self.prior is None:
-            return None
-        return torch.where(self.prior > 0, 1 - self.pev / self.prior, 0.0)
-
-
-@dataclass(frozen=True)
-class NewRecords:
-    """m records that the fit has not seen.
-
-    Attributes:
-        fitted: (m,) xβ̂ + Σ û.
-        variance: (m,) of y − fitted, residual included; None unless error variances were asked for.
-        effects: of each term.
-    """
-
-    fitted: Tensor
-    variance: Tensor | None
-    effects: list[Effects]
-
-
-class Predictor:
+class DensePredictor:
     """What is needed to predict at one θ.
 
     Args:
@@ -95,7 +55,7 @@ class Predictor:
         self._inverse_diagonal = None if P is None else P.diagonal_of_inverse.double()
 
     @classmethod
-    def at(cls, problem: Problem, theta: Tensor, phase: PhaseProgress, error_variances: bool) -> Predictor:
+    def at(cls, problem: Problem, theta: Tensor, phase: PhaseProgress, error_variances: bool) -> DensePredictor:
         """Factor V(θ), or invert it for error variances.
 
         Collective. Cost: n³/3 flops, or n³; one pass over the stored kernels.
@@ -108,11 +68,6 @@ class Predictor:
         P, Py = Projection.with_product(V_inv, problem.X, problem.y[:, None])
         beta, _ = P.fixed_effects(problem.y)
         return cls(problem, theta, Py[:, 0].contiguous(), beta, P if error_variances else None, phase)
-
-    @classmethod
-    def after(cls, problem: Problem, step: Step, phase: PhaseProgress) -> Predictor:
-        """Without error variances from the last step of a fit, in whose precision Py is: no matrix is factored. Local."""
-        return cls(problem, step.theta, step.Py, step.beta, None, phase)
 
     def records(self) -> list[Effects]:
         """û_t = V_t P y of every term at the n records, the residual among them: Σ_t û_t = y − Xβ̂.
@@ -199,7 +154,7 @@ class Predictor:
         if len(others) == len(diagonals) - 1:
             rest = torch.stack([*others, torch.zeros_like(self.Py)]).sum(dim=0) + self.problem.jitter
             return self._prior(term, eta, everything), self._error_of_diagonal(rest, self._P.XF)
-        first, inverse = distinct_rows(term) or (everything, everything)
+        first, inverse = term.distinct_rows or (everything, everything)
         found = self._effects_of(term.name, term, eta, everything, first)
         assert found.prior is not None and found.pev is not None
         return found.prior[inverse], found.pev[inverse]
@@ -235,7 +190,7 @@ class Predictor:
         return prior_variances(term, eta, targets, self.problem.grid).cpu()
 
     def _diagonal(self, term: Term, eta: Tensor) -> Tensor | None:
-        return diagonal_if_alone(term, eta, self.problem.grid.device)
+        return term.whole_diagonal(eta, self.problem.grid.device)
 
     @property
     def _num_fixed(self) -> int:
@@ -249,9 +204,9 @@ def extra_inverses(covariance: Covariance, theta: Tensor) -> float:
     Local; θ (r,) on the CPU.
     """
     dense = [
-        len(rows[0]) if (rows := distinct_rows(term)) else term.size
+        len(rows[0]) if (rows := term.distinct_rows) else term.size
         for term, eta in zip(covariance.terms, covariance.eta_by_term(theta), strict=True)
-        if diagonal_if_alone(term, eta, torch.device("cpu")) is None
+        if term.whole_diagonal(eta, torch.device("cpu")) is None
     ]
     return sum(dense) / covariance.size if len(dense) > 1 else 0.0
 
