@@ -76,9 +76,9 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     needed = dict.fromkeys([*formula, *model.traits, *(column for structure in structures for column in structure.columns)])
     if model.traits:
         needed.pop(TRAIT, None)  # made of their names
-    labels = {column for structure in structures for column in structure.labels}
+    labels = {"fid", "iid", _identifier(settings) or "iid", *(column for s in structures for column in s.labels)}
     wanted = Wanted(
-        names={*needed, *labels, "fid", "iid", *(name for name in [_identifier(settings)] if name)},
+        names=labels.union(needed),
         labels=labels - set(formula),  # a number there is a covariate
         factors=set(re.findall(r"\bC\(\s*`?([^,)`]+?)`?\s*[,)]", model.fixed)),
     )
