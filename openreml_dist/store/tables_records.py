@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from openreml_dist.store.tables_fields import (
     parsed_numbers,
     refuse_token,
 )
-from openreml_dist.store.tables_text import Layout, find_record_layout, read_blocks
+from openreml_dist.store.tables_text import Block, Layout, find_record_layout, read_blocks
 
 Column: TypeAlias = NDArray[Any]
 INTEGER = frozenset("0123456789+-")
@@ -72,57 +72,83 @@ def read_records(path: str, wanted: Wanted, missing: Sequence[str] = MISSING_COD
     header = layout.header or ()
     places = {name: place for place, name in enumerate(header) if wanted.names is None or name in wanted.names}
     labels = set(places) if wanted.labels is None else places.keys() & wanted.labels
-    numeric: dict[str, list[NDArray[np.float64]]] = {name: [] for name in places if name not in labels}
-    coded: Counter[str] = Counter()
-    whole, num_records = set(numeric), 0
+    columns: dict[str, _Numbers | _Text] = {
+        name: _Text(place, codes) if name in labels else _Numbers(place, codes) for name, place in places.items()
+    }
+    words = _fill(layout, columns)
+    text = {name: _Text(places[name], codes) for name in words}
+    if text:  # another pass over the file: a column of numbers is never held as text
+        _fill(layout, text)
+    columns |= text
+    made = {name: column.finished() for name, column in columns.items()}
+    for name in words.difference(wanted.factors):
+        _refuse_nearly_numbers(layout, places[name], made[name], codes)
+    made |= {name: _truth(made[name]) for name in words}
+    return Records(layout, made, {name: column.coded for name, column in columns.items() if column.coded})
+
+
+class _Text:
+    """A column as text, None where missing; ``coded`` values are missing by a code that is a number."""
+
+    def __init__(self, place: int, missing: Missing) -> None:
+        self._place, self._missing = place, missing
+        self._levels: dict[str, int] = {}
+        self._parts: list[NDArray[np.int32]] = []
+        self.coded = 0
+
+    def add(self, _: Layout, block: Block) -> bool:
+        """Go on with a block; true, since anything is text."""
+        tokens = block.columns[self._place]
+        self._parts.append(encode(tokens, self._levels, self._missing))
+        self.coded += sum(tokens.count(code) for code in self._missing.codes if is_number(code) and np.isfinite(float(code)))
+        return True
+
+    def finished(self) -> Column:
+        """The column."""
+        return np.array([*self._levels, None], object)[np.concatenate(self._parts)]
+
+
+class _Numbers:
+    """A column as numbers, of integers where every field is written as one and none is missing; ``coded`` as above."""
+
+    def __init__(self, place: int, missing: Missing) -> None:
+        self._place, self._missing = place, missing
+        self._parts: list[NDArray[np.float64]] = []
+        self._whole = True
+        self.coded = 0
+
+    def add(self, layout: Layout, block: Block) -> bool:
+        """Go on with a block, if it holds numbers alone."""
+        tokens = block.columns[self._place]
+        parsed = parsed_numbers(tokens, self._missing)
+        if parsed is None:
+            return False
+        values, coded = parsed
+        self.coded += coded
+        self._parts.append(numbers(layout, block, self._place, self._missing) if np.isinf(values).any() else values)
+        self._whole = self._whole and bool((values == np.rint(values)).all()) and INTEGER.issuperset("".join(tokens))
+        return True
+
+    def finished(self) -> Column:
+        """The column."""
+        values = np.concatenate(self._parts)
+        return values.astype(np.int64) if self._whole and np.abs(values).max() < LARGEST_INTEGER else values
+
+
+def _fill(layout: Layout, columns: Mapping[str, _Numbers | _Text]) -> set[str]:
+    """Read the table into columns. Returns the names of those that are none of numbers.
+
+    Raises:
+        InputError: for a file that cannot be read, or without a record.
+    """
+    words: set[str] = set()
+    empty = True
     for block in read_blocks(layout):
-        num_records += len(next(iter(block.columns), ()))
-        for name in [*numeric]:
-            tokens = block.columns[places[name]]
-            values = parsed_numbers(tokens, codes)
-            if values is None:
-                del numeric[name]
-                continue
-            numeric[name].append(numbers(layout, block, places[name], codes) if np.isinf(values).any() else values)
-            if not INTEGER.issuperset("".join(tokens)):
-                whole.discard(name)
-            coded[name] += _num_coded(tokens, codes)
-    if not num_records:
-        raise InputError(f"{path} has a header and no records")
-    text = _read_text(layout, {name: places[name] for name in places if name not in numeric}, codes, coded)
-    for name in text.keys() - labels - set(wanted.factors):
-        _refuse_nearly_numbers(layout, places[name], text[name], codes)
-    made = {name: _numbers_of(parts, name in whole) for name, parts in numeric.items()}
-    made |= {name: column if name in labels else _truth(column) for name, column in text.items()}
-    return Records(layout, {name: made[name] for name in places}, {name: count for name, count in coded.items() if count})
-
-
-def _num_coded(tokens: Sequence[str], missing: Missing) -> int:
-    """Fields that are missing by a code that is a number."""
-    return sum(tokens.count(code) for code in missing.among(tokens) if is_number(code) and float(code) in missing.numbers)
-
-
-def _read_text(layout: Layout, places: dict[str, int], missing: Missing, coded: Counter[str]) -> dict[str, Column]:
-    """Columns as text, None where missing: another pass over the file, since a column of numbers is never held as text."""
-    if not places:
-        return {}
-    seen: dict[str, dict[str, int]] = {name: {} for name in places}
-    parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in places}
-    for name in places:
-        coded[name] = 0
-    for block in read_blocks(layout):
-        for name, place in places.items():
-            parts[name].append(encode(block.columns[place], seen[name], missing))
-            coded[name] += _num_coded(block.columns[place], missing)
-    return {name: np.array([*seen[name], None], object)[np.concatenate(parts[name])] for name in places}
-
-
-def _numbers_of(parts: list[NDArray[np.float64]], whole: bool) -> Column:
-    """A column of numbers; of integers where every field is written as one and none is missing."""
-    values = np.concatenate(parts)
-    if whole and not np.isnan(values).any() and np.abs(values).max() < LARGEST_INTEGER:
-        return values.astype(np.int64)
-    return values
+        empty = False
+        words |= {name for name, column in columns.items() if name not in words and not column.add(layout, block)}
+    if empty:
+        raise InputError(f"{layout.path} has a header and no records")
+    return words
 
 
 def _truth(column: Column) -> Column:

@@ -83,6 +83,7 @@ def test_case_control_coding(table, values: list[str], coding: str | None, expec
         ("F1 I1 1\nF2 I2 tall\n", r"table.txt, line 2, sample F2:I2, column 1: 'tall' is not a number"),
         ("family person y\nF1 I1 1\n", r"line 1.*a header must begin with FID IID"),
         ("FID IID bmi\n\nF1 I1 1_000\n", r"line 3, sample F1:I1, column bmi: '1_000' is not a number"),
+        ("F1 I1 1\nF2 I2 \u0663\n", r"line 2, sample F2:I2, column 1: '\u0663' is not a number"),
         ("F1 I1 1\nF2 I2 -inf\n", r"line 2, sample F2:I2.*infinite"),
         ("F1 I1 1e999\n", r"sample F1:I1.*infinite or too large"),
         ("F1 I1 1\n\nF2 I2\n", r"line 3: 2 fields where the first line has 3"),
