@@ -28,7 +28,6 @@ from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.solver import Solver, silent
 from openreml_dist.reml.step import Step
-from openreml_dist.traces import DEFAULT_PROBES
 
 
 class REML:
@@ -109,7 +108,7 @@ class REML:
         constrain: bool = True,
         stopping: Stopping | None = None,
         traces: str = "auto",
-        num_probes: int = DEFAULT_PROBES["auto"],
+        num_probes: int | None = None,
         seed: int = 1,
         report: Callable[[Iteration], None] | None = None,
     ) -> FitResult:

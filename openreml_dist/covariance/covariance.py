@@ -16,7 +16,7 @@ from torch import Tensor
 from openreml_dist.covariance.component import VarianceComponent
 from openreml_dist.covariance.indices import Piece, Spans, all_pairs
 from openreml_dist.covariance.parameters import ParameterMap, Quantity, Transform
-from openreml_dist.covariance.products import Work, positions, times_factor
+from openreml_dist.covariance.products import Work, diagonal_of, positions, times_factor
 from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
@@ -175,6 +175,24 @@ class Covariance:
 
         self._each_adds(add, "reading ∂V/∂θ", theta, Work(grid, layout.spans(grid.rank), progress))
         return grid.sum_(products)
+
+    def norms(self, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
+        """tr V_k and ‖V_k‖² = Σ_ij (V_k)²_ij (r,) of a V that is linear in θ, float64, in one pass over the stored kernels.
+
+        Collective. Cost: r n² flops; one sum of 2 r numbers.
+        """
+        sums = torch.zeros(2, len(self.parameters), dtype=torch.float64, device=grid.device)
+        ones = torch.ones(len(self.parameters), dtype=torch.float64)
+        spans = layout.spans(grid.rank)
+        with grid.together("reading ∂V/∂θ"):
+            for k, slope, piece, done in self._derivatives(spans, ones, grid.device):
+                values = piece.values.double() * slope
+                on_diagonal = spans[piece.tile][0] == spans[piece.tile][1]
+                sums[0, k] += diagonal_of(piece, values, spans[piece.tile]).sum() if on_diagonal else 0.0
+                sums[1, k] += values.square().sum() * (1 if on_diagonal else 2)  # the mirror image above the diagonal
+                progress(done)
+        grid.sum_(sums)
+        return sums[0], sums[1]
 
     def terms_times(
         self, B: Tensor, theta: Tensor, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress

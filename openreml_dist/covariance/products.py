@@ -55,6 +55,15 @@ def add_piece_(product: Tensor, piece: Piece, span: tuple[range, range], B: Tens
         product[columns] += values.mT @ B[rows]
 
 
+def diagonal_of(piece: Piece, values: Tensor, span: tuple[range, range]) -> Tensor:
+    """Which of a piece's values lie on the diagonal of its tile, a diagonal one."""
+    if piece.is_diagonal:
+        return values
+    inside = torch.arange(len(span[0]), device=values.device)
+    rows, columns = inside[piece.rows], inside[piece.columns]
+    return values[rows[:, None] == columns]
+
+
 def times_factor(values: Tensor, factor: float) -> Tensor:
     """``factor`` times ``values``; those themselves for 1."""
     return values if factor == 1 else values * factor

@@ -9,14 +9,20 @@ from openreml_dist.reml.dense.schedule import (
     ANCHORED_SINGLE,
     EXACT,
     EXACT_SINGLE,
+    FEW_SINGLE,
     LARGEST_NOISE,
     PROBES_SINGLE,
-    DenseSchedule,
+    Auto,
     Evaluation,
+    Exact,
+    Hutchinson,
+    Maximum,
     Traces,
+    choose_schedule,
 )
 
-AUTO = DenseSchedule("auto")
+AUTO = Auto()
+SCHEDULES = {"auto": Auto(), "exact": Exact(), "hutchinson": Hutchinson(64)}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ def test_auto_goes_from_cheap_to_exact(last: Evaluation, move: float, noise: flo
 
 @pytest.mark.parametrize(("method", "evaluation"), [("exact", EXACT), ("hutchinson", PROBES_SINGLE)])
 def test_the_others_never_change(method: str, evaluation: Evaluation) -> None:
-    schedule = DenseSchedule(method)
+    schedule = SCHEDULES[method]
     assert (
         schedule.first() == schedule.following(evaluation, 1.0, 0.1) == schedule.following(evaluation, 0.0, 0.0) == evaluation
     )
@@ -52,8 +58,8 @@ def test_auto_ends_in_float64_with_little_noise() -> None:
     assert not AUTO.may_end(ANCHORED, 1.1 * LARGEST_NOISE)
     assert not AUTO.may_end(EXACT_SINGLE, 0.0) and not AUTO.may_end(ANCHORED_SINGLE, 0.0)
     assert AUTO.negligible_move(0.0, 1e-6) <= LARGEST_NOISE
-    assert DenseSchedule("exact").negligible_move(0.0, 1e-6) == 1e-6
-    assert DenseSchedule("hutchinson").negligible_move(0.1, 1e-6) == pytest.approx(0.01)
+    assert Exact().negligible_move(0.0, 1e-6) == 1e-6
+    assert Hutchinson(64).negligible_move(0.1, 1e-6) == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_auto_ends_in_float64_with_little_noise() -> None:
 def test_method_is_that_asked_for_where_it_makes_sense(
     method: str, size: int, num_probes: int, is_linear: bool, chosen: str
 ) -> None:
-    assert DenseSchedule.choose(method, size, num_probes, is_linear) == DenseSchedule(chosen)
+    assert choose_schedule(method, size, num_probes, is_linear) == SCHEDULES[chosen]
 
 
 def test_an_evaluation_names_itself() -> None:
@@ -87,6 +93,22 @@ def test_scores_compare_within_a_precision_and_not_from_anchor_to_anchor(before:
 
 @pytest.mark.parametrize("method", ["auto", "hutchinson", "exact"])
 def test_whatever_fails_but_exact_traces_in_float64_falls_back_on_these(method: str) -> None:
-    schedule = DenseSchedule(method)
+    schedule = SCHEDULES[method]
     assert schedule.fallback(EXACT) is None
-    assert schedule.fallback(PROBES_SINGLE) == schedule.fallback(ANCHORED) == DenseSchedule("exact")
+    assert schedule.fallback(PROBES_SINGLE) == schedule.fallback(ANCHORED) == Exact()
+
+
+def test_hutchinson_takes_few_probes_while_they_lead_somewhere() -> None:
+    many = Hutchinson(384)
+    assert many.first() == many.following(FEW_SINGLE, 3.0, 0.1) == FEW_SINGLE
+    assert many.following(FEW_SINGLE, 0.5, 0.1) == many.following(PROBES_SINGLE, 3.0, 0.02) == PROBES_SINGLE
+    assert many.may_end(PROBES_SINGLE, 0.02) and not many.may_end(FEW_SINGLE, 0.1)
+    assert str(FEW_SINGLE) not in PROBES_SINGLE.comparable and str(PROBES_SINGLE) not in FEW_SINGLE.comparable
+
+
+def test_the_largest_loglik_is_found_from_an_anchor_in_float32_and_computed_in_float64() -> None:
+    maximum = choose_schedule("auto", 5000, 64, True, loglik_alone=True)
+    assert isinstance(maximum, Maximum)
+    assert maximum.first() == maximum.following(EXACT_SINGLE, 20.0, 0.0) == EXACT_SINGLE
+    assert maximum.following(EXACT_SINGLE, 1.0, 0.0) == maximum.following(ANCHORED, 0.1, 0.001) == ANCHORED
+    assert maximum.may_end(ANCHORED, 0.01) and not maximum.may_end(EXACT_SINGLE, 0.0)

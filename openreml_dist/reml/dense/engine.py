@@ -19,23 +19,28 @@ from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.probes import Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
-from openreml_dist.reml.dense.schedule import DenseSchedule
+from openreml_dist.reml.dense.schedule import DenseSchedule, choose_schedule
 from openreml_dist.reml.dense.start import choose_start, haseman_elston
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.step import Step
 from openreml_dist.tiled import Workspace
-from openreml_dist.traces import DEFAULT_PROBES, METHODS
+from openreml_dist.traces import METHODS, number_of_probes
 
 REMEMBERED = 2  # evaluations whose Py is kept: the last iterate and the trial after it
 
 
 @dataclass(frozen=True)
 class DenseOptions:
-    """Where traces come from; the arguments of ``Solver.fit``, where they are explained."""
+    """Where traces come from; the arguments of ``Solver.fit``, where they are explained.
+
+    Attributes:
+        loglik_alone: the estimates are not wanted, but the largest log-likelihood.
+    """
 
     traces: str = "auto"
-    num_probes: int = DEFAULT_PROBES["auto"]
+    num_probes: int | None = None
     seed: int = 1
+    loglik_alone: bool = False
 
 
 class DenseEngine:
@@ -49,9 +54,10 @@ class DenseEngine:
         if options.traces not in METHODS:
             raise ConfigError(f"solver.traces: {options.traces!r} is none of {', '.join(METHODS)}")
         covariance, n = problem.covariance, problem.layout.size
-        self._schedule = DenseSchedule.choose(options.traces, n, options.num_probes, covariance.is_linear)
+        self._num_probes = number_of_probes(options.traces, options.num_probes)
+        self._schedule = choose_schedule(options.traces, n, self._num_probes, covariance.is_linear, options.loglik_alone)
         self.problem = replace(problem, workspace=Workspace(self._schedule.widest))
-        self._options = options
+        self._seed = options.seed
         self._phase = phase
         self._probes: Probes | None = None  # functions of the problem and the seed, made when they are first needed
         self._remembered: list[tuple[Step, Tensor]] = []
@@ -76,8 +82,8 @@ class DenseEngine:
         needs_components = (Capability.HASEMAN_ELSTON, Capability.PROBES)
         if wish in needs_components and not self.covariance.is_linear:
             return f"{wish}: V must be a sum of variance components, each times a matrix that does not change"
-        if wish is Capability.PROBES and self.problem.layout.size <= self._options.num_probes:
-            return f"{wish}: {self.problem.layout.size} samples are no more than {self._options.num_probes} probes"
+        if wish is Capability.PROBES and self.problem.layout.size <= self._num_probes:
+            return f"{wish}: {self.problem.layout.size} samples are no more than {self._num_probes} probes"
         return None
 
     # Where the iteration may go, and where it begins.
@@ -93,7 +99,7 @@ class DenseEngine:
         if choose_start(method, self.covariance) == "haseman-elston":
             products, Z = self._random_products()
             if self._schedule.uses_probes:
-                self._probes = Probes(Z, products[:, :, :-1].contiguous())
+                self._probes = self._made_probes(products, Z)
             return haseman_elston(problem, products, Z)
         with problem.grid.together("choosing the start"):
             return self.covariance.start(problem.X.residuals(problem.y).square().cpu())
@@ -101,10 +107,17 @@ class DenseEngine:
     def _random_products(self) -> tuple[Tensor, Tensor]:
         """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, e the residuals. Collective; one pass over the kernels."""
         problem = self.problem
-        Z = draw_probes(problem.layout.size, self._options.num_probes, self._options.seed).to(problem.grid.device)
+        Z = draw_probes(problem.layout.size, self._num_probes, self._seed).to(problem.grid.device)
         Ze = torch.cat([Z, problem.X.residuals(problem.y)[:, None].float()], dim=1)
         ones = torch.ones(len(self.covariance.parameters), dtype=torch.float64)
         return self.covariance.times(Ze, ones, problem.grid, problem.layout, self._phase("reading the kernels")), Z
+
+    def _made_probes(self, products: Tensor, Z: Tensor) -> Probes:
+        """Probes, with controls where all depends on them. Collective; with controls another pass over the kernels."""
+        problem, norms = self.problem, None
+        if self._schedule.uses_controls:
+            norms = self.covariance.norms(problem.grid, problem.layout, self._phase("reading the kernels"))
+        return Probes.of(Z, products[:, :, :-1].contiguous(), norms)
 
     # Evaluations.
 
@@ -114,8 +127,7 @@ class DenseEngine:
 
     def _answer(self, request: Request) -> Reply:
         if self._schedule.uses_probes and self._probes is None:
-            products, Z = self._random_products()
-            self._probes = Probes(Z, products[:, :, :-1].contiguous())
+            self._probes = self._made_probes(*self._random_products())
         try:
             if request.want is Want.INFORMATION:
                 return expected_information(self.problem, request.theta, self._phase)

@@ -16,7 +16,7 @@ from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.probes import Anchor, Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection, fixed_log_determinant
-from openreml_dist.reml.dense.schedule import EXACT, Evaluation, Traces
+from openreml_dist.reml.dense.schedule import EXACT, FEW_PROBES, Evaluation, Traces
 from openreml_dist.reml.dense.stopwatch import Stopwatch
 from openreml_dist.reml.step import Formulas, Information, LogLikelihood, Step, rounding_of, trace_identity_error
 
@@ -50,6 +50,8 @@ def ai_step(
         NotPositiveDefiniteError: on every rank.
     """
     covariance, y = problem.covariance, problem.y
+    if probes is not None and how.traces is Traces.FEW:
+        probes = probes.first(FEW_PROBES)
     watch = Stopwatch(problem.grid.device)
 
     V = problem.assembled(theta, how.dtype, phase("assemble V"))
