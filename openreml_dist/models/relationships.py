@@ -13,7 +13,7 @@ from openreml_dist import covariance as cov
 from openreml_dist.errors import InputError
 from openreml_dist.models.columns import labels_of
 from openreml_dist.models.structures import Structure
-from openreml_dist.store.matching import match_labels, places
+from openreml_dist.store.matching import match_labels, places, refuse_repeated
 from openreml_dist.store.mismatch import explain_mismatch
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ class Relationship(Structure):
         return (self.id,)
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:
-        return places([str(label) for label in self.individuals], labels_of(records, self.id))
+        individuals = [str(label) for label in self.individuals]
+        refuse_repeated(individuals, "the relationship matrix", "its individuals must differ")
+        return places(individuals, labels_of(records, self.id))
 
     def usable(self, records: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
         """Records whose individual is in the matrix."""

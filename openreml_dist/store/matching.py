@@ -43,7 +43,7 @@ def match_samples(wanted: Identified, there: Identified) -> NDArray[np.int64]:
     """
     if not (wanted.matches_iid_alone or there.matches_iid_alone):
         keys = pair_keys(there.family_id, there.sample_id)
-        _refuse_repeated(keys, there.path, "FID and IID must tell its samples apart")
+        refuse_repeated(keys, there.path, "FID and IID must tell its samples apart")
         return places(keys, pair_keys(wanted.family_id, wanted.sample_id))
     for side, other in ((there, wanted), (wanted, there)):
         reason = (
@@ -51,7 +51,7 @@ def match_samples(wanted: Identified, there: Identified) -> NDArray[np.int64]:
             if side.matches_iid_alone
             else f"{other.path} has no family ids, so that samples are matched by IID alone"
         )
-        _refuse_repeated(side.sample_id, side.path, reason)
+        refuse_repeated(side.sample_id, side.path, reason)
     return places(there.sample_id, wanted.sample_id)
 
 
@@ -73,12 +73,10 @@ def match_labels(labels: Ids, column: str, there: Identified) -> NDArray[np.int6
     rows = places(there.sample_id, texts)
     if there.matches_iid_alone and not (rows >= 0).any() and all(":" in text for text in texts):
         iids = {text: text.partition(":")[2] for text in texts}
-        _refuse_repeated(
-            [*iids.values()], f"column {column}", f"{there.path} has no family ids, so that IIDs are matched alone"
-        )
+        refuse_repeated([*iids.values()], f"column {column}", f"{there.path} has no family ids, so that IIDs are matched alone")
         rows = places(there.sample_id, [iids[text] for text in texts])
     if (rows >= 0).any():
-        _refuse_repeated(there.sample_id, there.path, f"column {column} holds IIDs alone, so write it as FID:IID")
+        refuse_repeated(there.sample_id, there.path, f"column {column} holds IIDs alone, so write it as FID:IID")
     return rows
 
 
@@ -98,7 +96,8 @@ def as_list(ids: Ids) -> list[str]:
     return list(ids.tolist() if isinstance(ids, np.ndarray) else ids)
 
 
-def _refuse_repeated(keys: Ids, path: str, reason: str) -> None:
+def refuse_repeated(keys: Ids, path: str, reason: str) -> None:
+    """Raise InputError for the first key that stood earlier already."""
     repeated = first_duplicate(as_list(keys))
     if repeated is not None:
         shown = str(keys[repeated]).replace("\t", ":")

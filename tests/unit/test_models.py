@@ -130,6 +130,12 @@ def test_relationship_in_memory_finds_its_individuals_and_leaves_out_the_others(
     assert "left out: 4 records have an id" in model.report[1]
 
 
+def test_individuals_of_a_relationship_matrix_differ() -> None:
+    matrix = Relationship("id", torch.eye(3, dtype=torch.float64), ["000", "001", "000"])
+    with pytest.raises(InputError, match="relationship matrix: sample 000 is there twice"):
+        MixedModel.from_dataframe(table(), "y ~ 1", {"g": matrix})
+
+
 def test_several_traits_are_stacked_and_each_has_its_own_effects() -> None:
     data = table()
     data.loc[:4, "z"] = np.nan
