@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from openreml_dist.app.launch import find_placement
+from openreml_dist.app.startup import choose_wait_policy, leave, uncollected
 from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 
 Settings = TypeVar("Settings")
@@ -40,11 +41,12 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     Raises:
         ConfigError: for an unknown key, a value of the wrong type, or a mandatory value that is missing.
     """
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    with uncollected():
+        import hydra
+        from hydra.core.config_store import ConfigStore
+        from hydra.errors import HydraException
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting with 1
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
@@ -80,13 +82,14 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
     first.
     """
+    choose_wait_policy()
     placement = find_placement("auto")
     rank = placement.rank
     try:
         code = run()
         if code != 0 and rank != 0:
             _let_rank_0_leave_first(code)
-        sys.exit(code)
+        leave(code)
     except RankLostError as error:
         message, code = f"error: {f'rank {rank}: ' if placement.size > 1 else ''}{error}", error.exit_code
     except OpenREMLError as error:
@@ -104,7 +107,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
         time.sleep(SECONDS_FOR_THE_LAUNCHER)
         os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
-    sys.exit(code)
+    leave(code)
 
 
 def _let_rank_0_leave_first(code: int) -> None:

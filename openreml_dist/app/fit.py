@@ -10,6 +10,7 @@ from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED, compose, exit_with
 from openreml_dist.app.report.run_directory import RESULT, append_json_line, prepare_run_directory, write_json
 from openreml_dist.app.run import Run
+from openreml_dist.app.startup import uncollected
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import OpenREMLError
 from openreml_dist.log import LOGGER, log_to_file
@@ -34,10 +35,11 @@ def fit(settings: FitConfig) -> int:
     Returns:
         The exit code of the status: 0 converged, 3 not.
     """
-    from openreml_dist.app.inputs.model import check_settings
-    from openreml_dist.app.report.predictions import check_output
-    from openreml_dist.app.report.terminal import Terminal
-    from openreml_dist.grid import out_of_memory_named
+    with uncollected():
+        from openreml_dist.app.inputs.model import check_settings
+        from openreml_dist.app.report.predictions import check_output
+        from openreml_dist.app.report.terminal import Terminal
+        from openreml_dist.grid import out_of_memory_named
 
     check_settings(settings)
     check_output(settings.output)

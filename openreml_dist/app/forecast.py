@@ -13,6 +13,7 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.plan.cost import Plan, plan
+from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
 from openreml_dist.plan.memory import Model, check_memory, memory
 
@@ -44,9 +45,11 @@ def forecast(run: Run, layout: TileLayout, model: Model) -> list[str]:
 
 
 def _time(made: Plan, traces: str) -> str:
+    busy = remark(made.machine.other_cores)
     return (
         f"about {_duration(made.iteration_seconds)} an exact iteration, {_duration(made.fit_seconds[traces])} a fit; "
         f"stores are read at {made.machine.read_bytes / 1e9:.2g} GB/s a rank"
+        + (f" (as measured by openreml-plan mode=calibrate while {busy}: measure again when nothing else runs)" if busy else "")
     )
 
 
