@@ -7,6 +7,7 @@ exit code of its class, whichever program it came from.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ Settings = TypeVar("Settings")
 
 SECONDS_FOR_RANK_0 = 3.0
 SECONDS_FOR_THE_LAUNCHER = 0.5  # to pass on what was printed: srun may end a step before it has read its last lines
+_SETTING = re.compile(r"(?!hydra)[a-z_][\w.]*=")  # no flag of Hydra, no setting of its own: else it composes twice
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 
 
@@ -43,6 +45,8 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     """
     with uncollected():
         import hydra
+        from hydra import compose as compose_once
+        from hydra import initialize_config_dir
         from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import DictConfig, OmegaConf
@@ -60,8 +64,14 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
         except (OpenREMLError, OmegaConfBaseException) as error:
             failures.append(error)  # raised below: Hydra would print lines of its own around it
 
+    folder, arguments = str(config_directory()), sys.argv[1:]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)(task)()
+        if all(map(_SETTING.match, arguments)):
+            with initialize_config_dir(folder, version_base="1.3"):
+                config = compose_once(name, arguments)
+            task(config)
+        else:
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:

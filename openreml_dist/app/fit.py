@@ -126,11 +126,11 @@ def _report(run: Run, reml: REML, analysis: Analysis, result: FitResult, outputs
     run.timings |= {"tests": tested - begun, "predictions": time.perf_counter() - tested}
     traits = trait_estimates(result, analysis.covariance)
     profile = run.grid.gather(profile_of_rank(run.grid))
+    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits)  # before the plot, which takes half a second
+    run.terminal.show(*outputs.tables)
     with run.grid.together("writing the results"):  # a launcher ends the job with the first rank to leave
         if run.grid.is_root:
             write_results(run, analysis.inputs, result, tests, traits, profile)
-    run.terminal.result(result, analysis.inputs.fixed_names, tests, traits)
-    run.terminal.show(*outputs.tables)
     names = (RESULT, HSQ, "convergence.png", *written)
     files = ", ".join(str(path) for name in names if (path := run.directory / name).exists())
     run.terminal.say("", f"{result.status}: {files}")
