@@ -26,8 +26,9 @@ from openreml_dist.grid import Counters, ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.linalg.updates import multiply_upper_
-from openreml_dist.reml.dense.projection import Design
-from openreml_dist.reml.step import Problem, ai_step
+from openreml_dist.reml.dense.evaluation import ai_step
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.tiled import TiledSymmetric
 
 
@@ -121,11 +122,11 @@ def step(n: int, tile_size: int, num_kernels: int, grid: ProcessGrid) -> str:
     kernels = [FeatureKernel(torch.randn(n, 64, **options), f"g{k}") for k in range(num_kernels)]
     covariance = Covariance([*kernels, Identity(n)])
     X = torch.cat([torch.ones(n, 1, dtype=torch.float64, device=grid.device), torch.randn(n, 4, **options)], dim=1)
-    problem = Problem(covariance, torch.randn(n, **options), Design.of(X), grid, TileLayout(n, tile_size, grid.shape))
+    problem = Problem(covariance, torch.randn(n, **options), FixedDesign.of(X), grid, TileLayout(n, tile_size, grid.shape))
     theta = torch.full((num_kernels + 1,), 1 / (num_kernels + 1), dtype=torch.float64)
     ai_step(problem, theta, lambda _: no_progress)
     torch.cuda.reset_peak_memory_stats(grid.device)
-    result = ai_step(problem, theta, lambda _: no_progress)
+    result, _ = ai_step(problem, theta, lambda _: no_progress)
     phases = ", ".join(f"{name} {value:.3f}" for name, value in result.seconds.items())
     memory = torch.cuda.max_memory_allocated(grid.device) / 1e9
     total = sum(result.seconds.values())

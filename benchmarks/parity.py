@@ -20,12 +20,12 @@ import torch_openreml.covariance as their_covariance
 from openreml_dist import covariance
 from tests.helpers.peer import (
     METHODS,
-    OF_THE_NEXT,
+    PAIRED_OTHERWISE,
     STRUCTURES,
     Model,
+    as_the_peer_pairs,
     difference,
     documented_model,
-    of_the_next,
     ours,
     put_together,
     random_model,
@@ -56,11 +56,12 @@ Where torch-openreml raises, ours is compared with what its other methods give: 
 
 ## Pairing of the history
 
-`history["theta"][i]` is the θ at which `beta`, `loglik`, `score` and `ai` of iteration i were computed; in torch-openreml it is
-the θ after that iteration's update, so that its `get_theta` and `get_beta` answer for two iterates. Ours taken one further are
-theirs:
+`history["theta"][i]` is the θ at which `beta`, `loglik`, `score` and `ai` of entry i were computed, and the last entry is that
+of the θ which `optimize` returns: `get_theta()` and `get_beta()` are what it returned, and `beta` is `blue` at that θ. In
+torch-openreml an entry's θ is the one after the update, so that its `get_theta` and `get_beta` (and the two that `optimize`
+returns) answer for two iterates. Ours paired like that are theirs:
 
-| | documented example, as they are | one further | {models} random models, as they are | one further |
+| | documented example, as they are | paired like theirs | {models} random models, as they are | paired like theirs |
 |---|---|---|---|---|
 {pairing}
 
@@ -92,7 +93,7 @@ def cell(differences: list[float]) -> str:
 def method_rows(models: list[Model], pairs: list[tuple[dict, dict]]) -> list[str]:
     rows = []
     for name in METHODS:
-        if name in OF_THE_NEXT:
+        if name in PAIRED_OTHERWISE:
             continue
         raised = sorted({their[name].split(":")[0] for _, their in pairs if isinstance(their[name], str)})
         expected = [
@@ -105,9 +106,9 @@ def method_rows(models: list[Model], pairs: list[tuple[dict, dict]]) -> list[str
 
 def pairing_rows(pairs: list[tuple[dict, dict]]) -> list[str]:
     rows = []
-    for name in OF_THE_NEXT:
-        plain = [difference(mine[name], their[name]) for mine, their in pairs]
-        shifted = [difference(of_the_next(mine)[name], their[name]) for mine, their in pairs]
+    for name in PAIRED_OTHERWISE:
+        plain = [difference(mine[name][: len(their[name])], their[name]) for mine, their in pairs]
+        shifted = [difference(as_the_peer_pairs(mine)[name], their[name]) for mine, their in pairs]
         cells = (f"{plain[0]:.1e}", cell(shifted[:1]), f"{max(plain[1:]):.1e}", cell(shifted[1:]))
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
     return rows
@@ -164,7 +165,7 @@ def main() -> None:
         version=version("torch-openreml"),
         agreement=AGREEMENT,
         models=NUM_MODELS,
-        count=int(pairs[0][0]["optimize"][2]),
+        count=int(pairs[0][0]["optimize"][1]),
         samples=extent([len(model.y) for model in models[1:]]),
         parameters=extent([len(model.theta) for model in models[1:]]),
         methods="\n".join(method_rows(models, pairs)),

@@ -13,12 +13,12 @@ from pathlib import Path
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import Plan, plan
 from openreml_dist.plan.machine import PRESETS
-from openreml_dist.plan.memory import Model
+from openreml_dist.plan.memory import FitSize
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "scaling.png"
 MACHINE = PRESETS["h100-ib"]
-MODEL = Model(num_kernels=1, num_fixed=20, chunk_size=2048, cache_bytes=64e9)
+MODEL = FitSize(num_kernels=1, num_fixed=20, chunk_size=2048, cache_bytes=64e9)
 SIZES = (50_000, 100_000, 250_000, 500_000, 1_000_000)
 RANKS = tuple(2**k for k in range(11))
 SHOWN = (1, 8, 64, 256, 1024)

@@ -10,14 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from openreml_dist.versions import __version__
+
 if TYPE_CHECKING:
     from openreml_dist.compat import REML
     from openreml_dist.covariance import Covariance, Grouping, Identity, Kernel
     from openreml_dist.models import MixedModel
     from openreml_dist.reml import FitResult
 
-__version__ = "0.1.0"
-__all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel", "MixedModel"]
+__all__ = ["REML", "Covariance", "FitResult", "Grouping", "Identity", "Kernel", "MixedModel", "__version__"]
 _HOMES = {"REML": "compat", "FitResult": "reml", "MixedModel": "models"}
 
 

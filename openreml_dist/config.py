@@ -120,7 +120,7 @@ class SolverConfig:
     lrt: bool = True  # refit without the first GRM for the likelihood-ratio test
     kernel_cache_gb: float = 1.0  # host memory a rank may use to keep the stored tiles it has read
     traces: str = "auto"  # auto (exact at the end), exact (always), hutchinson (random probes to the end)
-    num_probes: Optional[int] = None  # None is 64, and 128 for hutchinson
+    num_probes: Optional[int] = None  # None is that of the method, see traces.py
     seed: int = 1  # of the probes
 
 

@@ -58,6 +58,8 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     failures: list[OpenREMLError | OmegaConfBaseException] = []
 
     def task(config: DictConfig) -> None:
+        if any(isinstance(failure, RankLostError) for failure in failures):
+            return  # the ranks that are left cannot run another job
         try:
             settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
             exit_codes.append(run(settings))

@@ -80,7 +80,7 @@ def _placements(environment: Mapping[str, str]) -> list[Placement]:
 
 
 def connect(placement: Placement, launcher: LauncherConfig, grid: GridConfig) -> ProcessGrid:
-    """Join the process group, lay the grid over it and set the threads of this rank.
+    """Join the process group, unless a job before has, lay the grid over it and set the threads of this rank.
 
     Collective: every rank of the job.
 
@@ -94,7 +94,7 @@ def connect(placement: Placement, launcher: LauncherConfig, grid: GridConfig) ->
 
     device = _device(launcher.device, placement)
     timeout = timedelta(seconds=launcher.timeout_seconds)
-    if placement.size > 1:
+    if placement.size > 1 and not dist.is_initialized():
         try:
             _init_process_group(
                 "gloo" if device.type == "cpu" else dist.get_default_backend_for_device(device), placement, timeout

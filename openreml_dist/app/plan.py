@@ -8,14 +8,13 @@ from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.app.report.plan_tables import head, machine_table, memory_table, time_table
-from openreml_dist.app.traces import planned_traces
-from openreml_dist.config import PlanConfig, SolverConfig
+from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import EVALUATIONS, plan
 from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import as_json, calibration_file, load_machine
-from openreml_dist.plan.memory import Model, check_memory
+from openreml_dist.plan.memory import FitSize, check_memory
 
 
 def main() -> None:
@@ -86,21 +85,20 @@ def _plan(settings: PlanConfig) -> int:
     if machine.cores and settings.ranks > 1:  # all on this host
         grid = replace(grid, shares_memory=settings.grid.share_memory)
     tile_size = settings.tile_size or choose_tile_size(size, grid, on_gpu=machine.cores == 0)
-    model = Model(
+    fit = FitSize(
         num_kernels=settings.num_kernels,
         num_generated=settings.num_generated,
         num_fixed=settings.num_fixed,
-        **planned_traces(SolverConfig(traces=settings.traces)),
         chunk_size=settings.chunk_size,
         cache_bytes=1e9 * settings.kernel_cache_gb,
-    )
-    made = plan(TileLayout(size, tile_size, grid), model, machine)
+    ).with_traces(settings.traces)
+    made = plan(TileLayout(size, tile_size, grid), fit, machine)
     terminal = Terminal(0)
-    terminal.say(head(made, model))
+    terminal.say(head(made, fit))
     if busy := remark(machine.other_cores):
         terminal.say(f"{machine.name} was measured while {busy}: openreml-plan mode=calibrate measures again")
     terminal.show(memory_table(made), time_table(made))
-    check_memory(made.layout, model, machine.memory_bytes, on_device=machine.cores == 0)
+    check_memory(made.layout, fit, machine.memory_bytes, on_device=machine.cores == 0)
     return 0
 
 

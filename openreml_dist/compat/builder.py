@@ -13,9 +13,9 @@ from torch import Tensor
 from openreml_dist.compat.dense_view import check_dense
 from openreml_dist.covariance import Covariance, DenseMatrix, Term
 from openreml_dist.covariance.dense import MatrixFunction, WholeMatrix
-from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.layout import TileLayout, choose_tile_size
+from openreml_dist.layout import TileLayout
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,6 @@ def covariance_builder(
         if function is not None and not callable(function):
             raise TypeError(f"map_theta_to_v and map_theta_to_dv must be functions, not {type(function).__name__}")
     return DenseBuilder(map_theta_to_v, map_theta_to_dv)
-
-
-def choose_layout(size: int, grid: ProcessGrid, tile_size: int | None) -> TileLayout:
-    """The tiling asked for, or a good one.
-
-    Raises:
-        ConfigError: if a rank would own no tile with the tile size given.
-    """
-    if tile_size is None:
-        return TileLayout(size, choose_tile_size(size, grid.shape, on_gpu=grid.device.type != "cpu"), grid.shape)
-    layout = TileLayout(size, tile_size, grid.shape)
-    idle = layout.ranks_without_tile()
-    if idle:
-        ranks = f"{'rank' if len(idle) == 1 else 'ranks'} {', '.join(map(str, idle))}"
-        raise ConfigError(
-            f"solver.tile_size={tile_size}: {size} samples make {layout.num_tiles} tiles a side, which leaves {ranks} of the "
-            f"{grid.shape.rows} x {grid.shape.columns} grid without a tile; use at most {choose_tile_size(size, grid.shape)}, "
-            "or fewer ranks"
-        )
-    return layout
 
 
 def whole_matrices(covariance: Covariance, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.parameters import Parameter, ParameterMap
 from openreml_dist.errors import InputError
 
 if TYPE_CHECKING:
+    from openreml_dist.covariance.parameters import Parameter, ParameterMap
     from openreml_dist.covariance.term import Samples
 
 CPU = torch.device("cpu")
@@ -113,8 +113,9 @@ class DenseView(ABC):
         return f"{type(self).__name__}({self.size} x {self.size}{names})"
 
     @property
+    @abstractmethod
     def _map(self) -> ParameterMap:
-        return ParameterMap.of(self.parameters)
+        """From θ to η."""
 
     def _checked(self, theta: Tensor | None) -> Tensor:
         theta = torch.zeros(0) if theta is None else theta

@@ -14,26 +14,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from openreml_dist.compat.builder import VBuilder, choose_layout, covariance_builder, whole_matrices
+from openreml_dist.compat.builder import VBuilder, covariance_builder, whole_matrices
 from openreml_dist.compat.history import KEYS, History, chosen, has_converged, newton_step, progress_bar, progress_line
 from openreml_dist.covariance import Covariance
 from openreml_dist.covariance.dense import MatrixFunction
 from openreml_dist.errors import InputError
-from openreml_dist.grid import ProcessGrid, Progress, no_progress
+from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml.dense.prediction import Predictor
-from openreml_dist.reml.driver import Iteration, Stopping
-from openreml_dist.reml.fitting import FitOptions, fit
+from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, generalised_least_squares, log_likelihood
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.outcome import Iteration, Stopping
+from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.step import PhaseProgress, Problem, Step, ai_step, generalised_least_squares, log_likelihood
-
-
-def _silent(_: str) -> Progress:
-    return no_progress
+from openreml_dist.reml.solver import Solver, silent
+from openreml_dist.reml.step import Step
+from openreml_dist.traces import DEFAULT_PROBES
 
 
 class REML:
-    """Restricted maximum likelihood for y ~ N(Xβ, V(θ)).
+    """Restricted maximum likelihood for y ~ N(Xβ, V(θ)): a ``Solver`` with the methods of torch-openreml beside its own.
 
     Collective: every rank of the grid makes one and calls each method with the same arguments; each gets the same values,
     float64 on the CPU. In one process without a process group nothing else is needed. y, X, Z and θ may have any precision.
@@ -53,13 +52,9 @@ class REML:
         ConfigError: if a rank would own no tile with the ``tile_size`` given.
 
     Attributes:
-        covariance, layout: V(θ) and its tiling; with V from functions they are there once a method has been called.
         history: of the last ``optimize``: ``theta``, ``beta``, ``loglik``, ``score``, ``ai``, ``delta``, ``update``, lists with
-            one entry an iteration, all of the θ of that iteration.
+            one entry a θ, the last of them the one returned.
     """
-
-    covariance: Covariance
-    layout: TileLayout
 
     def __init__(
         self,
@@ -71,17 +66,37 @@ class REML:
         grid: ProcessGrid | None = None,
         tile_size: int | None = None,
         jitter: float = 0.0,
-        phase: PhaseProgress = _silent,
+        phase: PhaseProgress = silent,
     ) -> None:
         self._builder = covariance_builder(v_builder, map_theta_to_v, map_theta_to_dv)
         self._map_theta_to_g = map_theta_to_g
         self._tile_size = tile_size
+        self._jitter = jitter
         self._phase = phase
         self.grid = grid if grid is not None else ProcessGrid.connect()
-        self.jitter = jitter
         self.history: History = {}
-        if isinstance(self._builder, Covariance):
-            self._use(self._builder)
+        self._solver = self._solver_of(self._builder) if isinstance(self._builder, Covariance) else None
+
+    @property
+    def solver(self) -> Solver:
+        """The model on its ranks, which does not change.
+
+        Raises:
+            InputError: where V is given by functions: then every call makes one, for its own n and r.
+        """
+        if self._solver is None:
+            raise InputError("V is given by functions, so that its size and its parameters show only where it is used")
+        return self._solver
+
+    @property
+    def covariance(self) -> Covariance:
+        """V(θ) of the solver."""
+        return self.solver.covariance
+
+    @property
+    def layout(self) -> TileLayout:
+        """The tiling of the solver."""
+        return self.solver.layout
 
     # The safe driver.
 
@@ -94,49 +109,30 @@ class REML:
         constrain: bool = True,
         stopping: Stopping | None = None,
         traces: str = "auto",
-        num_probes: int = 64,
+        num_probes: int = DEFAULT_PROBES["auto"],
         seed: int = 1,
         report: Callable[[Iteration], None] | None = None,
     ) -> FitResult:
-        """Estimate θ by AI-REML in a trust region, within bounds. Collective.
-
-        Args:
-            y: (n,).
-            x: (n, p).
-            start: (r,) values of θ, or a method: ``haseman-elston`` for a sum of variance components, ``equal`` shares of the
-                phenotypic variance for any V but that of functions, ``auto`` the first where it can be.
-            constrain: keep variances at or above zero (independent residuals at or above 1e-6 of the phenotypic variance);
-                correlations and ranges always stay within their limits.
-            stopping: tolerances.
-            traces: ``exact`` evaluates every iterate exactly in float64; ``auto`` does so at the end, after cheaper iterations;
-                ``hutchinson`` has traces from random probes in float32, with a Monte-Carlo error that the result states.
-            num_probes: random probes.
-            seed: of the probes, which are the same on every grid.
-            report: called on rank 0 with every iterate as it is accepted.
-        Raises:
-            InputError: for data of the wrong shape, values that are not finite, dependent columns of X.
-            ConfigError: for a start outside the bounds.
-            NotPositiveDefiniteError: if V is not positive definite at the start.
-        """
-        options = FitOptions(constrain, stopping, traces, num_probes, seed, report)
-        if isinstance(start, str):
-            if not isinstance(self._builder, Covariance):
-                raise InputError(
-                    "start: V is given by functions, so what θ means is not known; give a value for each parameter"
-                )
-            return fit(self._problem(y, x), start, options, self._phase)
-        problem, theta = self._at(y, x, start)
-        return fit(problem, theta, options, self._phase)
+        """Estimate θ by AI-REML in a trust region, within bounds: ``Solver.fit``, which explains the arguments. Collective."""
+        if isinstance(start, str) and self._solver is None:
+            raise InputError("start: V is given by functions, so what θ means is not known; give a value for each parameter")
+        solver = self.solver if isinstance(start, str) else self._solver_at(y, start)
+        return solver.fit(
+            y,
+            x,
+            start,
+            constrain=constrain,
+            stopping=stopping,
+            traces=traces,
+            num_probes=num_probes,
+            seed=seed,
+            report=report,
+        )
 
     def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> Predictor:
-        """Random effects at the θ of a fit or at any other θ (r,), with their error variances or without. Collective.
-
-        Cost: n³ flops for error variances; else none after a fit, n³/3 at another θ.
-        """
-        problem, theta = self._at(y, x, at.theta if isinstance(at, FitResult) else at)
-        if isinstance(at, FitResult) and at.iterations and not error_variances:
-            return Predictor.after(problem, at.iterations[-1].step, self._phase)
-        return Predictor.at(problem, theta, self._phase, error_variances)
+        """Random effects at the θ of a fit or at any other θ (r,): ``Solver.predictor``. Collective."""
+        solver = self._solver_at(y, at.theta if isinstance(at, FitResult) else at)
+        return solver.predictor(y, x, at, error_variances)
 
     # The interface of torch-openreml: at one θ.
 
@@ -144,12 +140,12 @@ class REML:
         self, y: Tensor, x: Tensor, theta: Tensor, require_loglik: bool = True, require_beta: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """β̂ (p,), score (r,), average information (r, r) and log-likelihood () at θ; nan if not required. Collective."""
-        step = ai_step(*self._at(y, x, theta), self._phase)
+        step, _ = ai_step(*self._at(y, x, theta), self._phase)
         return (step.beta if require_beta else _scalar(math.nan)), step.score, step.AI, _loglik(step, require_loglik)
 
     def loglik(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
         """REML log-likelihood () at θ, without −½(n−p) log 2π, from a Cholesky factor. Collective."""
-        return _scalar(log_likelihood(*self._at(y, x, theta), self._phase))
+        return _scalar(log_likelihood(*self._at(y, x, theta), self._phase).loglik)
 
     def blue(self, y: Tensor, x: Tensor, theta: Tensor) -> Tensor:
         """Best linear unbiased estimates β̂ (p,) at θ. Collective."""
@@ -192,9 +188,10 @@ class REML:
         Raises:
             InputError: if they take more than 1 GiB.
         """
-        theta = self._theta(theta, None)
+        solver = self._solver_at(None, theta)
+        values = solver.parameters(theta)
         with self.grid.together("computing V and its derivatives"):
-            return whole_matrices(self.covariance, theta)
+            return whole_matrices(solver.covariance, values)
 
     # The interface of torch-openreml: the iteration.
 
@@ -229,18 +226,21 @@ class REML:
         ``verbose=1`` shows a progress bar on rank 0, ``verbose=2`` a line an iteration.
 
         Returns:
-            θ (r,) after the last update, β̂ (p,) of the last evaluated θ, and the number of iterations.
+            θ (r,) after the last update, β̂ (p,) at it, and the number of updates. The history has an entry for every θ, the
+            last for the one returned, whose ``delta`` is the step that was not taken: one evaluation more than updates.
         """
         problem, values = self._at(y, x, theta)
         self.history = {key: [] for key in KEYS}
         count, converged = 0, False
-        while not converged and count < max_iter:
-            step = ai_step(problem, values, self._phase)
+        while True:
+            step, _ = ai_step(problem, values, self._phase)
             delta = self.grid.share(newton_step(step.AI, step.score))  # one for all ranks, whatever their hardware
             updated, change = self.update(values, delta, eta, lb, ub)
             record = (values, step.beta, _loglik(step, require_loglik), step.score, step.AI, delta, change)
             for key, value in zip(KEYS, record, strict=True):
                 self.history[key].append(value)
+            if converged or count >= max_iter:
+                break
             values, count = updated, count + 1
             if verbose:
                 self._say(progress_bar(count, max_iter) if verbose == 1 else progress_line(self.history, eta))
@@ -281,14 +281,20 @@ class REML:
         if self.grid.is_root:
             print(text, end="", file=sys.stderr, flush=True)
 
-    def _use(self, covariance: Covariance) -> None:
-        self.covariance = covariance
-        self.layout = choose_layout(covariance.size, self.grid, self._tile_size)
+    def _solver_at(self, y: Tensor | None, theta: Tensor) -> Solver:
+        """The solver; where V is given by functions, one for θ of this length and n of ``y``, or of V itself. Local."""
+        if isinstance(self._builder, Covariance):
+            return self.solver
+        return self._solver_of(self._builder.covariance(None if y is None else y.numel(), theta))
+
+    def _solver_of(self, covariance: Covariance) -> Solver:
+        return Solver.of(covariance, self.grid, self._tile_size, self._jitter, self._phase)
 
     def _at(self, y: Tensor, x: Tensor, theta: Tensor) -> tuple[Problem, Tensor]:
         """The problem and θ, checked. Local."""
-        values = self._theta(theta, y)
-        return self._problem(y, x), values
+        solver = self._solver_at(y, theta)
+        values = solver.parameters(theta)
+        return solver.problem(y, x), values
 
     def _effects(
         self, y: Tensor, x: Tensor, z: Tensor, theta: Tensor, map_theta_to_g: MatrixFunction | None
@@ -303,21 +309,6 @@ class REML:
             raise InputError(f"z {tuple(Z.shape)} must be ({len(y)}, q) and G {tuple(G.shape)} must be (q, q)")
         beta, Py = generalised_least_squares(problem, values, self._phase)
         return beta, G @ (Z.mT @ Py)
-
-    def _theta(self, theta: Tensor, y: Tensor | None) -> Tensor:
-        """θ (r,) float64 on the CPU, checked; V from functions takes its size from ``y``, or from itself. Local."""
-        if not isinstance(self._builder, Covariance):
-            self._use(self._builder.covariance(None if y is None else y.numel(), theta))
-        values = torch.as_tensor(theta, dtype=torch.float64).detach().cpu()
-        names = self.covariance.parameters
-        if values.shape != (len(names),):
-            raise InputError(f"theta: {tuple(values.shape)} values given for {len(names)} parameters ({', '.join(names)})")
-        if not bool(torch.isfinite(values).all()):
-            raise InputError(f"theta: {values.tolist()} is not finite")
-        return values
-
-    def _problem(self, y: Tensor, x: Tensor) -> Problem:
-        return Problem.of(self.covariance, y, x, self.grid, self.layout, self.jitter)
 
 
 def _scalar(value: float) -> Tensor:

@@ -115,10 +115,17 @@ NAMED_TRANSFORMS: dict[str, Transform] = {"identity": UNTRANSFORMED, "log": Log(
 
 
 class Quantity(NamedTuple):
-    """Name and unit of a number that is reported; units are those of ``Parameter``."""
+    """A number that is reported.
+
+    Attributes:
+        name: as shown.
+        unit: one of those of ``Parameter``.
+        levels: of a factor, that it is a variance of, or the two that it is a covariance or correlation between.
+    """
 
     name: str
     unit: str
+    levels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

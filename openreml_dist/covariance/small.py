@@ -58,7 +58,8 @@ class SmallMatrix(Term):
         pairs = [(a, b) for a in range(self.size) for b in range(a)]
 
         def quantity(unit: str, *levels: int) -> Quantity:
-            return Quantity(f"{self.name}.{unit}[{','.join(self.levels[a] for a in levels)}]", unit)
+            names = tuple(self.levels[a] for a in levels)
+            return Quantity(f"{self.name}.{unit}[{','.join(names)}]", unit, names)
 
         variances = {quantity("variance", a): G[a, a] for a in range(self.size)}
         covariances = {quantity("covariance", b, a): G[a, b] for a, b in pairs}

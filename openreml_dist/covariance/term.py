@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.compat.dense_view import DenseView
-from openreml_dist.covariance.parameters import Parameter, Quantity
+from openreml_dist.covariance.parameters import Parameter, ParameterMap, Quantity
 
 Indices = NDArray[np.int64]
 Samples = range | Indices
@@ -137,6 +137,10 @@ class Term(DenseView, ABC):
         from openreml_dist.covariance.selected import Selected
 
         return Selected(self, samples)
+
+    @property
+    def _map(self) -> ParameterMap:
+        return ParameterMap.of(self.parameters)
 
     # Tiles, one by one and in passes.
 

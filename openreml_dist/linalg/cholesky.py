@@ -28,6 +28,10 @@ class CholeskyFactor:
         """L⁻¹B for a replicated B (n, m), so that (L⁻¹B)ᵀ(L⁻¹B) = BᵀV⁻¹B. Collective."""
         return solve_lower(self.L, B.to(self.L.dtype)).to(B.dtype)
 
+    def half_solve_transposed(self, B: Tensor) -> Tensor:
+        """L⁻ᵀB for a replicated B (n, m): of independent columns, with covariance V⁻¹. Collective."""
+        return solve_lower_transposed(self.L, B.to(self.L.dtype)).to(B.dtype)
+
     def quadratic(self, B: Tensor) -> Tensor:
         """BᵀV⁻¹B (m, m) for a replicated B (n, m), from L⁻¹B alone. Collective."""
         half = self.half_solve(B)

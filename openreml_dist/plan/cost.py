@@ -11,7 +11,7 @@ import numpy as np
 
 from openreml_dist.layout import TileLayout
 from openreml_dist.plan.machine import Machine
-from openreml_dist.plan.memory import DOUBLE, SINGLE, Memory, Model, memory
+from openreml_dist.plan.memory import DOUBLE, SINGLE, FitSize, Memory, memory
 from openreml_dist.plan.work import Geometry, Work, cholesky_work, sweep_work
 
 EVALUATIONS = {  # of a typical fit: exact in float64 and float32, Cholesky in float64 and float32
@@ -63,20 +63,20 @@ class Plan:
         return sum(self.phases.values())
 
 
-def plan(layout: TileLayout, model: Model, machine: Machine) -> Plan:
+def plan(layout: TileLayout, fit: FitSize, machine: Machine) -> Plan:
     """Predict memory and time of a fit."""
     g = Geometry(layout)
     words = float(g.words.max())
-    held = memory(layout, model)
+    held = memory(layout, fit)
     kept = held.kernels
-    stored = SINGLE * words * model.num_kernels
+    stored = SINGLE * words * fit.num_kernels
     again = (stored - kept) / machine.read_bytes + (kept / machine.load_bytes)  # seconds to have all kernels at hand once more
     sweep, factor = sweep_work(layout), cholesky_work(layout)
 
     def around(single: bool, exact: bool) -> dict[str, float]:
         """Phases beside the inverse or the factor."""
         number = SINGLE if single else DOUBLE
-        columns = model.num_fixed + model.num_probes + 1 + model.num_parameters
+        columns = fit.num_fixed + fit.num_probes + 1 + fit.num_parameters
         rate = machine.panel_flops * (machine.update_flops_single / machine.update_flops if single else 1.0)
         products = 4 * words * columns / rate + 3 * number * words / machine.stream_bytes
         pass_over = stored * (number / SINGLE + 1) / machine.stream_bytes
@@ -85,7 +85,7 @@ def plan(layout: TileLayout, model: Model, machine: Machine) -> Plan:
         return {
             "assemble": again + (pass_over + 2 * number * words / machine.stream_bytes),
             "project": products * (1 if exact else 2) + waits,
-            "traces": again + pass_over * (2 if exact else 1) + (4 * words * model.num_kernels * model.num_fixed / rate),
+            "traces": again + pass_over * (2 if exact else 1) + (4 * words * fit.num_kernels * fit.num_fixed / rate),
         }
 
     exact = around(single=False, exact=True) | {"invert": seconds_of(sweep, machine, single=False)}

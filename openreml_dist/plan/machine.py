@@ -12,7 +12,7 @@ from openreml_dist.errors import ConfigError
 
 @dataclass(frozen=True)
 class Machine:
-    """What one rank can do, alone on its device or with its share of the cores.
+    """What one rank can do, alone on its device or with its part of the cores.
 
     Attributes:
         name: as shown.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.plan.work import Geometry
+from openreml_dist.traces import DEFAULT_PROBES, number_of_probes
 
 SINGLE, DOUBLE = 4, 8  # bytes of a number
 PANELS = 2  # one is used, the next one travels
@@ -18,7 +19,7 @@ TILES = 4  # the factor of a pivot, its inverse, and what LAPACK makes of them
 
 
 @dataclass(frozen=True)
-class Model:
+class FitSize:
     """What decides about memory and time, beside the tiling.
 
     Attributes:
@@ -34,7 +35,7 @@ class Model:
     num_kernels: int = 1
     num_generated: int = 1
     num_fixed: int = 1
-    num_probes: int = 64
+    num_probes: int = DEFAULT_PROBES["auto"]
     number_bytes: int = DOUBLE
     chunk_size: int = 1024
     cache_bytes: float = 1e9
@@ -44,6 +45,15 @@ class Model:
         """r: a variance a term."""
         return self.num_kernels + self.num_generated
 
+    def with_traces(self, method: str, num_probes: int | None = None, is_linear: bool = True) -> FitSize:
+        """The same with what a method of traces holds: probes where V is linear in θ, and numbers of V in its precision."""
+        no_probes = method == "exact" or not is_linear
+        return replace(
+            self,
+            num_probes=0 if no_probes else number_of_probes(method, num_probes),
+            number_bytes=SINGLE if method == "hutchinson" else DOUBLE,
+        )
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -51,7 +61,7 @@ class Memory:
 
     Attributes:
         matrix: its tiles of V.
-        panels: panels in flight, and what is packed for a message.
+        panels: panels in flight, and the copy that a message is made of.
         vectors: blocks of n numbers a column that every rank holds.
         tiles: single tiles in use.
         kernels: stored tiles that are kept in host memory.
@@ -84,7 +94,7 @@ class Memory:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def memory(layout: TileLayout, model: Model) -> Memory:
+def memory(layout: TileLayout, fit: FitSize) -> Memory:
     """Memory of the rank that holds most, in the iterations of the widest numbers."""
     g = Geometry(layout)
     b = layout.tile_size
@@ -93,23 +103,23 @@ def memory(layout: TileLayout, model: Model) -> Memory:
     P, Q = layout.grid.rows, layout.grid.columns
     seen = layout.grid.shares_memory  # all of the same panels, by every rank
     sides = float(layout.size) if seen or min(P, Q) == 1 else rows + columns  # a single grid row or column has all on one side
-    packed = rows if Q > 1 and not seen else 0.0
-    panels = (PANELS * (sides + b) + packed) * b
-    kept = min(SINGLE * fullest * model.num_kernels, model.cache_bytes)
-    whole_chunk = min(model.chunk_size, layout.size) ** 2
+    copied = rows if Q > 1 and not seen else 0.0  # into one piece, for a message
+    panels = (PANELS * (sides + b) + copied) * b
+    kept = min(SINGLE * fullest * fit.num_kernels, fit.cache_bytes)
+    whole_chunk = min(fit.chunk_size, layout.size) ** 2
     return Memory(
-        matrix=model.number_bytes * fullest,
-        panels=model.number_bytes * panels,
-        vectors=vectors(layout.size, rows, model),
-        tiles=model.number_bytes * TILES * min(b, layout.size) ** 2,
+        matrix=fit.number_bytes * fullest,
+        panels=fit.number_bytes * panels,
+        vectors=vectors(layout.size, rows, fit),
+        tiles=fit.number_bytes * TILES * min(b, layout.size) ** 2,
         kernels=kept,
-        chunks=SINGLE * CHUNKS * whole_chunk if model.num_kernels else 0.0,
+        chunks=SINGLE * CHUNKS * whole_chunk if fit.num_kernels else 0.0,
     )
 
 
-def vectors(n: int, rows: float, model: Model) -> float:
+def vectors(n: int, rows: float, fit: FitSize) -> float:
     """Bytes of replicated blocks of vectors: those of the whole fit, and those of the product V⁻¹[y Z], the widest."""
-    p, r, s = model.num_fixed, model.num_parameters, model.num_probes
+    p, r, s = fit.num_fixed, fit.num_parameters, fit.num_probes
     whole_fit = DOUBLE * n * (1 + 2 * p) + SINGLE * n * s * (1 + r)  # y, X, Q; Z and V_k Z
     product = DOUBLE * (3 * n + 2 * rows) * (s + 1)  # B, V⁻¹B, PB, and the rows of this rank in and out
     return whole_fit + product + DOUBLE * n * (p + r)  # W and T
@@ -118,28 +128,28 @@ def vectors(n: int, rows: float, model: Model) -> float:
 MOST_RANKS = 4096
 
 
-def least_ranks(size: int, tile_size: int, model: Model, bytes_a_rank: float, on_device: bool) -> int | None:
-    """The smallest power of two of ranks whose share fits; None if not even ``MOST_RANKS`` suffice."""
+def least_ranks(num_samples: int, tile_size: int, fit: FitSize, bytes_a_rank: float, on_device: bool) -> int | None:
+    """The smallest power of two of ranks whose part fits; None if not even ``MOST_RANKS`` suffice."""
     ranks = 1
     while ranks <= MOST_RANKS:
-        if memory(TileLayout(size, tile_size, GridShape.choose(ranks)), model).needed(on_device) <= bytes_a_rank:
+        if memory(TileLayout(num_samples, tile_size, GridShape.choose(ranks)), fit).needed(on_device) <= bytes_a_rank:
             return ranks
         ranks *= 2
     return None
 
 
-def check_memory(layout: TileLayout, model: Model, available: float, on_device: bool) -> None:
+def check_memory(layout: TileLayout, fit: FitSize, available: float, on_device: bool) -> None:
     """Refuse what does not fit into the memory that a rank has.
 
     Raises:
         ConfigError: with the least number of ranks that would do.
     """
-    needed = memory(layout, model).needed(on_device)
+    needed = memory(layout, fit).needed(on_device)
     if needed <= available:
         return
-    enough = least_ranks(layout.size, layout.tile_size, model, available, on_device)
+    enough = least_ranks(layout.size, layout.tile_size, fit, available, on_device)
     advice = f"at least {enough} such ranks are needed" if enough else "no number of such ranks suffices"
-    if not on_device and memory(layout, replace(model, cache_bytes=0.0)).total <= available:
+    if not on_device and memory(layout, replace(fit, cache_bytes=0.0)).total <= available:
         advice += ", or solver.kernel_cache_gb=0"
     ranks = f"{layout.grid.size} {'rank' if layout.grid.size == 1 else 'ranks'}"
     raise ConfigError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from openreml_dist.prep.simulate_files import (
 from openreml_dist.prep.simulate_founders import choose_founder_model
 from openreml_dist.prep.simulate_genotypes import Chromosome, Pedigree, simulate_chromosome
 from openreml_dist.prep.simulate_traits import GeneticValues, Trait, causal_shares, make_trait
+from openreml_dist.versions import OWN, version_of
 
 MIN_SAMPLES = 10
 MAX_CHROMOSOMES = 22
@@ -82,7 +82,7 @@ def simulate(settings: SimulateConfig, tell: Callable[[str], None] = print) -> S
             write_table(aside / f"{NAME}.covar", samples, samples.sex, trait.batch)
         truth = {
             "program": "openreml-simulate",
-            "version": version("openreml-dist"),
+            "version": version_of(OWN),
             "settings": {key: value for key, value in asdict(settings).items() if key not in ("out", "overwrite")},
             "founders": model_name,
             "components": _describe_components(settings, counts, genetic, values),

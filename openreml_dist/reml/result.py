@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Quantity
-from openreml_dist.reml.driver import Iteration, Outcome, Status, monte_carlo_errors
-from openreml_dist.reml.trust import NO_INFORMATION, positive_definite
+from openreml_dist.reml.outcome import Iteration, Outcome, Status
+from openreml_dist.reml.trust import NO_INFORMATION, monte_carlo_errors, positive_definite
 
 SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
 NO_ERROR = 1e-7  # relative; a function that no free parameter moves, such as a correlation of 1, has no standard error
+UNIT_CORRELATION = 1 - 1e-5
 LEAST_PART = 0.1  # of a parameter in a direction of unit length
 
 
@@ -50,7 +51,7 @@ class FitResult:
         message: why, in words.
         parameters: names (r).
         theta: (r,) estimates.
-        theta_covariance: (r, r) inverse average information of the free parameters, nan for those on their bound.
+        theta_covariance: (r, r) inverse average information of the free parameters, nan for those on their bound or unknown.
         monte_carlo_se: (r,) error of the estimates due to random probes, beside their standard errors; 0 without probes.
         at_bound: (r,) parameters on a bound.
         loglik: REML log-likelihood without −½(n−p) log 2π.
@@ -60,6 +61,9 @@ class FitResult:
         derived: functions of θ that the terms report: correlations, variances of a factorised matrix, untransformed values.
         units: of θ, as ``covariance.Parameter`` has them; by default variances.
         is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
+        Py: (n,) P y at the estimate, from which effects are predicted, where the engine keeps it.
+        unknown: names of parameters that the likelihood of these data does not depend on: they keep the value of the start,
+            without a standard error.
     """
 
     status: Status
@@ -76,20 +80,22 @@ class FitResult:
     derived: tuple[Estimate, ...] = ()
     is_linear: bool = True
     units: tuple[str, ...] = ()
+    Py: Tensor | None = None
+    unknown: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, outcome: Outcome, covariance: Covariance) -> FitResult:
-        """Read the last iterate."""
-        step, at_bound = outcome.last.step, outcome.last.at_bound
-        theta_covariance = sampling_covariance(step.AI, at_bound)
+    def of(cls, outcome: Outcome, covariance: Covariance, Py: Tensor) -> FitResult:
+        """Read the last iterate, of which Py (n,) is."""
+        step, held = outcome.last.step, outcome.last.held
+        theta_covariance = sampling_covariance(step.AI, held)
         return cls(
             outcome.status,
             outcome.message,
             covariance.parameters,
             step.theta,
             theta_covariance,
-            monte_carlo_errors(step, positive_definite(step.AI), at_bound),
-            at_bound,
+            monte_carlo_errors(step.score_noise, positive_definite(step.AI), held),
+            outcome.last.at_bound,
             step.loglik,
             step.beta,
             step.beta_covariance,
@@ -97,6 +103,8 @@ class FitResult:
             delta_method(covariance.summary, step.theta, theta_covariance),
             covariance.is_linear,
             tuple(quantity.unit for quantity in covariance.map.quantities()),
+            Py,
+            tuple(name for name, kept in zip(covariance.parameters, outcome.last.fixed.tolist(), strict=True) if kept),
         )
 
     @property
@@ -127,8 +135,18 @@ class FitResult:
             return ()
         steps = [iteration.step for iteration in self.iterations]
         strength = torch.stack([step.AI.diagonal() * step.theta.square() for step in steps]).amax(dim=0)
-        unknown = {*singular_directions(steps[-1].AI), *torch.nonzero(strength < NO_INFORMATION).flatten().tolist()}
-        return tuple(self.parameters[k] for k in sorted(unknown))
+        told = torch.tensor([name not in self.unknown for name in self.parameters])
+        singular = {
+            *singular_directions(steps[-1].AI, told),
+            *torch.nonzero(told & (strength < NO_INFORMATION)).flatten().tolist(),
+        }
+        return tuple(self.parameters[k] for k in sorted(singular))
+
+    @property
+    def unit_correlations(self) -> tuple[str, ...]:
+        """Names of correlations that have run to 1 or −1, where they have no standard error."""
+        ended = [e for e in self.estimates if e.unit == "correlation" and e.se is None and e.name not in self.unknown]
+        return tuple(e.name for e in ended if abs(e.value) > UNIT_CORRELATION)
 
     @property
     def beta_se(self) -> Tensor:
@@ -175,18 +193,23 @@ def delta_method(
     ses = [_se(gradient, theta_covariance) for gradient in gradients]
     return tuple(
         Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None, unit)
-        for ((name, unit), value), se in zip(values.items(), ses, strict=True)
+        for ((name, unit, _), value), se in zip(values.items(), ses, strict=True)
     )
 
 
-def singular_directions(AI: Tensor) -> list[int]:
-    """Which parameters have a part in a combination without information: eigenvectors of AI with unit diagonal. Local."""
+def singular_directions(AI: Tensor, among: Tensor) -> list[int]:
+    """Which parameters have a part in a combination without information: eigenvectors of AI with unit diagonal.
+
+    Only those ``among`` (r,) are looked at. Local.
+    """
+    places = torch.nonzero(among).flatten()
+    AI = AI[places][:, places]
     if not len(AI):
         return []
     scale = AI.diagonal().clamp_min(torch.finfo(AI.dtype).tiny).rsqrt()
     values, vectors = torch.linalg.eigh(scale[:, None] * AI * scale)
     singular = vectors[:, values < SINGULAR]
-    return torch.nonzero((singular.abs() > LEAST_PART).any(dim=1)).flatten().tolist()
+    return places[(singular.abs() > LEAST_PART).any(dim=1)].tolist()
 
 
 def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
@@ -197,10 +220,10 @@ def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
     return gradient
 
 
-def sampling_covariance(AI: Tensor, at_bound: Tensor) -> Tensor:
+def sampling_covariance(AI: Tensor, held: Tensor) -> Tensor:
     """AI⁻¹ of the free parameters; nan in the rows and columns of the others, and where AI is singular."""
     covariance = torch.full_like(AI, float("nan"))
-    free = torch.nonzero(~at_bound).flatten()
+    free = torch.nonzero(~held).flatten()
     if len(free):
         inverse, info = torch.linalg.inv_ex(AI[free][:, free])
         if int(info) == 0:

@@ -10,49 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHRINKAGE = 0.1  # of a parameter in one step towards a bound where its slope vanishes
-DISTANCE = 1e-4  # of such a bound that is kept, over that of the start
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Least and greatest θ.
-
-    Attributes:
-        lower: (r,), −inf for none.
-        upper: (r,), inf for none.
-        vanishing: (r,) parameters whose slope is zero on their lower bound whatever the data say, such as the diagonal of a
-            Cholesky factor at 0: whoever steps onto it can neither leave it nor tell whether it is right. ``lower`` is then
-            beside it, where the score has a sign, and is approached a factor at a time.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    vanishing: Tensor
-
-    @classmethod
-    def of(cls, lower: Tensor, upper: Tensor | None = None) -> Bounds:
-        """Bounds without ``vanishing`` ones; by default none above."""
-        upper = torch.full_like(lower, float("inf")) if upper is None else upper
-        return cls(lower, upper, torch.zeros_like(lower, dtype=torch.bool))
-
-    def clip(self, theta: Tensor) -> Tensor:
-        """The nearest θ within the bounds."""
-        return torch.minimum(torch.maximum(theta, self.lower), self.upper)
-
-    def beside_vanishing(self, start: Tensor) -> Bounds:
-        """Keep a distance from vanishing bounds, relative to that of the start."""
-        beside = self.lower + DISTANCE * (start - self.lower)
-        return Bounds(torch.where(self.vanishing, beside, self.lower), self.upper, self.vanishing)
-
-    def for_step_from(self, theta: Tensor) -> Bounds:
-        """Bounds of one step from θ."""
-        nearest = torch.maximum(self.lower, SHRINKAGE * theta)
-        return Bounds(torch.where(self.vanishing, nearest, self.lower), self.upper, self.vanishing)
-
-    def holding(self, theta: Tensor, score: Tensor) -> Tensor:
-        """(r,) parameters that are on a bound and would go beyond it."""
-        return ((theta <= self.lower) & (score <= 0)) | ((theta >= self.upper) & (score >= 0))
+from openreml_dist.reml.bounds import Bounds
 
 
 @dataclass(frozen=True)
@@ -122,6 +80,9 @@ def _solve_free(g: Tensor, B: Tensor, at: Tensor, held: Tensor) -> Tensor:
 
 
 NO_INFORMATION = 1e-12  # of a parameter in units of itself
+NO_SCORE = 1e-9  # likewise: what ℓ changes by when the parameter doubles
+LEAST_OF_EXPECTED = 0.2  # average information over expected, below which y is too far from what θ expects to say anything
+TAKEN_OF_EXPECTED = 0.7  # curvature instead: a little less than the expected one, since θ is then too large
 NOTHING = 1e-200  # information that is zero but for rounding; its inverse is still a number
 LOCAL_STEP = 0.5  # standard errors; over a longer step the mean curvature says little about that at its end
 
@@ -167,3 +128,31 @@ def positive_definite(B: Tensor) -> Tensor:
     raised = vectors @ torch.diag(values.clamp_min(1e-10)) @ vectors.mT
     definite: Tensor = raised / scale[:, None] / scale
     return definite
+
+
+def raised_to_expected(B: Tensor, expected: Tensor) -> tuple[Tensor, bool]:
+    """B with the expected information in the directions where it falls far short of it, and whether there are any.
+
+    AI is the mean of observed and expected information. Where y is much smaller than θ expects, as if a variance were a
+    hundredth of its value, AI is next to nothing and its step is off by the square of that; far from the optimum the expected
+    information alone gives a step of the right size. Local.
+    """
+    I = positive_definite(expected)
+    L = torch.linalg.cholesky(I)
+    relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, B, upper=False).mT, upper=False)
+    values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))  # B v = λ I v
+    low = values < LEAST_OF_EXPECTED
+    if not bool(low.any()):
+        return B, False
+    directions = L @ vectors
+    raised = directions @ torch.diag(torch.where(low, TAKEN_OF_EXPECTED, values)) @ directions.mT
+    return 0.5 * (raised + raised.mT), True
+
+
+def monte_carlo_errors(score_noise: Tensor, B: Tensor, held: Tensor) -> Tensor:
+    """Standard deviations (r,) of θ + B⁻¹·score due to the probes; 0 for parameters that are held. Local."""
+    free = torch.nonzero(~held).flatten()
+    errors = torch.zeros(len(B), dtype=B.dtype)
+    B_inv = torch.linalg.inv(B[free][:, free])
+    errors[free] = (B_inv @ score_noise[free][:, free] @ B_inv).diagonal().clamp_min(0).sqrt()
+    return errors

@@ -32,12 +32,12 @@ class GenotypeCounts:
 
     @property
     def call_rate(self) -> NDArray[np.float64]:
-        """(m,) share of samples with a call."""
+        """(m,) proportion of samples with a call."""
         return self.called / self.num_samples
 
     @property
     def missing_rate(self) -> NDArray[np.float64]:
-        """(m,) share of samples without a call."""
+        """(m,) proportion of samples without a call."""
         return 1.0 - self.call_rate
 
     @property

@@ -13,7 +13,7 @@ from openreml_dist.grid import Counters, ProcessGrid, Transfer
 from openreml_dist.layout import GridShape, TileLayout
 from openreml_dist.linalg import cholesky_, multiply, sweep_inverse_
 from openreml_dist.linalg.triangular import solve_lower, solve_lower_transposed
-from openreml_dist.plan.memory import Model, memory
+from openreml_dist.plan.memory import FitSize, memory
 from openreml_dist.plan.work import cholesky_work, sweep_work
 from openreml_dist.tiled import TiledSymmetric, Workspace
 from tests.helpers.gloo import spawn
@@ -282,7 +282,7 @@ def test_a_workspace_serves_matrices_of_either_precision() -> None:
 def test_no_rank_holds_more_than_slabs_panels_and_tiles(rows: int, columns: int, shared: bool) -> None:
     n, b = 1000, 50
     everyone = spawn(live_bytes, rows * columns, rows, columns, shared, n, b)
-    planned = memory(TileLayout(n, b, GridShape(rows, columns, shared)), Model())
+    planned = memory(TileLayout(n, b, GridShape(rows, columns, shared)), FitSize())
     for seen in everyone:
         assert seen["most"] <= planned.matrix + planned.panels + planned.tiles
         assert seen["largest"] < 8 * n * n / 10  # no tensor is near n x n

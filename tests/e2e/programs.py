@@ -161,7 +161,6 @@ def fit(launched: str, run_dir: Path, *settings: str, ranks: int = 2, **environ:
 def _fit_inside(run_dir: Path, settings: tuple[str, ...]) -> Finished:
     """Call the entry point of the program in this process, and undo what it leaves behind in it."""
     from openreml_dist.app.fit import main
-    from openreml_dist.log import LOGGER
 
     output, errors, begun, threads = io.StringIO(), io.StringIO(), time.monotonic(), torch.get_num_threads()
     with (
@@ -173,9 +172,6 @@ def _fit_inside(run_dir: Path, settings: tuple[str, ...]) -> Finished:
         pytest.raises(SystemExit) as end,
     ):
         main()
-    for handler in [*LOGGER.handlers]:
-        LOGGER.removeHandler(handler)
-        handler.close()
     torch.set_num_threads(threads)
     exit_code = end.value.code
     assert isinstance(exit_code, int)

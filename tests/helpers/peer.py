@@ -138,14 +138,15 @@ METHODS: dict[str, Callable[[Any, Model], Any]] = {
     "marginal_predict": lambda reml, m: reml.marginal_predict(m.y, m.X, m.theta),
     "marginal_residual": lambda reml, m: reml.marginal_residual(m.y, m.X, m.theta),
     "update": lambda reml, m: reml.update(m.theta, torch.ones_like(m.theta), 0.5, lb=-0.1, ub=0.3),
-    "optimize": lambda reml, m: reml.optimize(m.y, m.X, m.theta, **m.options),
+    "optimize": lambda reml, m: reml.optimize(m.y, m.X, m.theta, **m.options)[::2],
     "is_converged": lambda reml, _: reml.is_converged(check_score=False, check_loglik=False, tol_delta=0.3),
-    "history": lambda reml, _: [x for key in ("beta", "loglik", "score", "ai", "delta", "update") for x in reml.history[key]],
-    "get_beta": lambda reml, _: reml.get_beta(),
-    "get_beta of the best": lambda reml, _: reml.get_beta("best"),
-    "theta of history": lambda reml, _: reml.history["theta"],
+    "history": lambda reml, _: [x for key in ("beta", "loglik", "score", "ai", "delta", "update") for x in updated(reml)[key]],
     "get_theta": lambda reml, _: reml.get_theta(),
-    "get_theta of the best": lambda reml, _: reml.get_theta("best"),
+    "blue of get_theta": lambda reml, m: reml.blue(m.y, m.X, reml.get_theta()),
+    "get_beta of the best update": lambda reml, _: reml.get_beta("best", updated(reml)),
+    "theta of history": lambda reml, _: reml.history["theta"],
+    "get_beta": lambda reml, _: reml.get_beta(),
+    "get_theta of the best update": lambda reml, _: reml.get_theta("best", updated(reml)),
     "loglik": lambda reml, m: reml.loglik(m.y, m.X, m.theta),
     "predict": lambda reml, m: reml.predict(m.y, m.X, m.Z, m.theta, m.G),
     "residual": lambda reml, m: reml.residual(m.y, m.X, m.Z, m.theta, m.G),
@@ -153,8 +154,17 @@ METHODS: dict[str, Callable[[Any, Model], Any]] = {
 """In this order: ``history`` and what follows it look at the ``optimize`` before."""
 
 
-OF_THE_NEXT = ("theta of history", "get_theta", "get_theta of the best")
-"""What the peer answers for an iteration with the θ after its update, ours with the θ that everything else belongs to."""
+PAIRED_OTHERWISE = ("theta of history", "get_beta", "get_theta of the best update")
+"""What the peer answers with a θ after an update beside numbers from before it, ours for one θ."""
+
+
+def updated(reml: Any) -> Any:
+    """The history of the θ that were updated; ours has an entry more, for the θ that ``optimize`` returns."""
+    from openreml_dist import REML
+
+    if not isinstance(reml, REML):
+        return reml.history
+    return {key: entries[:-1] for key, entries in reml.history.items()}
 
 
 def answers(reml: Any, model: Model) -> dict[str, list[Tensor] | str]:
@@ -192,13 +202,12 @@ def difference(mine: list[Tensor], their: list[Tensor]) -> float:
     )
 
 
-def of_the_next(found: dict[str, list[Tensor] | str]) -> dict[str, list[Tensor]]:
-    """Our answers ``OF_THE_NEXT`` as the peer pairs them."""
-    thetas, logliks, updated = (_tensors(found, name) for name in ("theta of history", "history", "optimize"))
-    count = len(thetas)
-    after = [*thetas[1:], updated[0]]
-    best = max(range(count), key=lambda i: float(logliks[count + i]))  # history: β of each iteration, then ℓ of each
-    return dict(zip(OF_THE_NEXT, (after, [after[-1]], [after[best]]), strict=True))
+def as_the_peer_pairs(found: dict[str, list[Tensor] | str]) -> dict[str, list[Tensor]]:
+    """Our answers ``PAIRED_OTHERWISE`` with the θ and β that the peer gives."""
+    thetas, numbers = (_tensors(found, name) for name in ("theta of history", "history"))
+    count = len(thetas) - 1  # updates; history: β before each of them, then ℓ
+    best = max(range(count), key=lambda i: float(numbers[count + i]))
+    return dict(zip(PAIRED_OTHERWISE, (thetas[1:], [numbers[count - 1]], [thetas[best + 1]]), strict=True))
 
 
 def put_together(their: dict[str, list[Tensor] | str], model: Model) -> dict[str, list[Tensor]]:

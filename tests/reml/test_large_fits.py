@@ -14,14 +14,14 @@ from torch import Tensor
 from openreml_dist import REML, Covariance, FitResult, Identity, Kernel
 from openreml_dist.covariance import AR1, HadamardProduct, KroneckerProduct, SameLevel, Scaled, Unstructured
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.memory import Model, memory
+from openreml_dist.plan.memory import FitSize, memory
 from tests.helpers.gloo import spawn
 from tests.helpers.live import LiveBytes
 from tests.helpers.terms import Recorder
 
 pytestmark = pytest.mark.slow
 PEOPLE, FEATURES, CHUNK, SIDE = 3000, 600, 512, 60
-Data = tuple[Covariance, Tensor, Tensor, Model, dict[str, float]]
+Data = tuple[Covariance, Tensor, Tensor, FitSize, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def bivariate() -> Data:
         for name, M in (("genetic", G), ("residual", R))
         for what, value in {"variance[1]": M[0, 0], "variance[2]": M[1, 1], "covariance[1,2]": M[0, 1]}.items()
     }
-    model = Model(num_kernels=1, num_generated=1, num_fixed=2, num_probes=0, chunk_size=CHUNK, cache_bytes=0)
+    model = FitSize(num_kernels=1, num_generated=1, num_fixed=2, num_probes=0, chunk_size=CHUNK, cache_bytes=0)
     return Covariance([genetic, residual]), y, X, model, truth
 
 
@@ -73,7 +73,7 @@ def field() -> Data:
     y = torch.tensor((L_row @ random.standard_normal((SIDE, SIDE)) @ L_column.T + random.standard_normal((SIDE, SIDE))).ravel())
     plots = Scaled(KroneckerProduct(AR1(SIDE, "row"), AR1(SIDE, "column")), "plot")
     truth = {"plot": 1.0, "row.correlation": 0.7, "column.correlation": 0.5, "residual": 1.0}
-    model = Model(num_kernels=0, num_generated=2, num_fixed=1, num_probes=0)
+    model = FitSize(num_kernels=0, num_generated=2, num_fixed=1, num_probes=0)
     return Covariance([plots, Identity(SIDE**2)]), y, torch.ones(SIDE**2, 1, dtype=torch.float64), model, truth
 
 

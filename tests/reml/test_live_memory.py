@@ -9,14 +9,14 @@ import torch
 from openreml_dist import REML, Covariance, Identity, Kernel
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
-from openreml_dist.plan.memory import Memory, Model, memory
+from openreml_dist.plan.memory import FitSize, Memory, memory
 from tests.helpers.gloo import spawn
 from tests.helpers.live import LiveBytes
 from tests.helpers.terms import Recorder
 
 N, TILE, CHUNK, PROBES, FIXED = 2400, 100, 300, 4, 2
 CACHE = 2e6  # bytes: some of the tiles
-MODEL = Model(num_kernels=1, num_fixed=FIXED, num_probes=PROBES, chunk_size=CHUNK, cache_bytes=CACHE)
+MODEL = FitSize(num_kernels=1, num_fixed=FIXED, num_probes=PROBES, chunk_size=CHUNK, cache_bytes=CACHE)
 
 
 def most_bytes(rows: int, columns: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +12,13 @@ from openreml_dist import REML, Covariance, FitResult, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml.dense import evaluation
-from openreml_dist.reml.dense.evaluation import ANCHORED, EXACT, LARGEST_NOISE, SMALLEST_SIZE, Evaluation, Traces
+from openreml_dist.reml.dense import schedule
+from openreml_dist.reml.dense.evaluation import ai_step, log_likelihood
 from openreml_dist.reml.dense.probes import Probes, draw_probes
-from openreml_dist.reml.dense.projection import Design
-from openreml_dist.reml.step import Problem, Step, ai_step, log_likelihood
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.dense.schedule import ANCHORED, EXACT, LARGEST_NOISE, SMALLEST_SIZE, Evaluation, Traces
+from openreml_dist.reml.fixed import FixedDesign
+from openreml_dist.reml.step import Step
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case
 
@@ -25,14 +26,19 @@ N = 107
 PROBES = Evaluation(Traces.PROBES, torch.float64)
 
 
-def problem(case: Case, grid: ProcessGrid, num_probes: int, seed: int = 1) -> Problem:
-    bare = Problem(case.covariance, case.y, Design.of(case.X), grid, TileLayout(N, 32, grid.shape))
+Posed = tuple[Problem, Probes]
+
+
+def problem(case: Case, grid: ProcessGrid, num_probes: int, seed: int = 1) -> Posed:
+    bare = Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, TileLayout(N, 32, grid.shape))
     Z = draw_probes(N, num_probes, seed)
-    return replace(bare, probes=Probes(Z, case.covariance.times(Z, case.theta, grid, bare.layout)))
+    return bare, Probes(Z, case.covariance.times(Z, case.theta, grid, bare.layout))
 
 
-def step(case: Case, how: Evaluation, posed: Problem, theta: Tensor | None = None) -> Step:
-    return ai_step(posed, case.theta if theta is None else theta, lambda _: no_progress, how)
+def step(case: Case, how: Evaluation, posed: Posed, theta: Tensor | None = None, after: Step | None = None) -> Step:
+    bare, probes = posed
+    carried = None if after is None else after.carried
+    return ai_step(bare, case.theta if theta is None else theta, lambda _: no_progress, how, probes, carried)[0]
 
 
 def test_probes_are_signs_and_depend_on_the_seed_alone() -> None:
@@ -64,12 +70,12 @@ def test_score_from_probes_is_unbiased_with_the_covariance_it_states() -> None:
 def test_anchored_score_is_exact_at_the_anchor_and_better_than_probes_near_it() -> None:
     case, grid = random_case(N), ProcessGrid.single()
     posed = problem(case, grid, 16)
-    step(case, EXACT, posed)
-    at_anchor = step(case, ANCHORED, posed)
+    anchor = step(case, EXACT, posed)
+    at_anchor = step(case, ANCHORED, posed, after=anchor)
     torch.testing.assert_close(at_anchor.score, case.oracle().score, rtol=1e-6, atol=1e-6)
     assert float(at_anchor.score_noise.abs().max()) < 1e-9
     near = case.theta * 1.02
-    anchored, free = step(case, ANCHORED, posed, near), step(case, PROBES, posed, near)
+    anchored, free = step(case, ANCHORED, posed, near, at_anchor), step(case, PROBES, posed, near)
     error = anchored.score - case.oracle(near).score
     assert bool((error.abs() < 4 * anchored.score_noise.diagonal().sqrt()).all())
     assert bool((anchored.score_noise.diagonal() < 0.01 * free.score_noise.diagonal()).all())
@@ -83,7 +89,7 @@ def test_float32_is_near_and_says_so(dtype: torch.dtype) -> None:
     standard_errors = torch.linalg.inv(exact.AI).diagonal().sqrt()
     assert float(((found.score - exact.score) * standard_errors).abs().max()) < tolerance
     assert found.loglik == pytest.approx(exact.loglik, rel=tolerance)
-    alone = log_likelihood(problem(case, grid, 8), case.theta, lambda _: no_progress, dtype)
+    alone = log_likelihood(problem(case, grid, 8)[0], case.theta, lambda _: no_progress, dtype).loglik
     assert alone == pytest.approx(exact.loglik, rel=tolerance)
 
 
@@ -153,7 +159,7 @@ def test_a_bad_start_costs_iterations_but_no_digits(start: list[float]) -> None:
 
 def test_what_float32_cannot_factor_is_evaluated_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Condition number 1e8: the residual is small beside a kernel of rank 30."""
-    monkeypatch.setattr(evaluation, "SMALLEST_SIZE", 100)
+    monkeypatch.setattr(schedule, "SMALLEST_SIZE", 100)
     generator = torch.Generator().manual_seed(2)
     Z = torch.randn(300, 30, generator=generator, dtype=torch.float64)
     y = 100 * Z @ torch.randn(30, generator=generator, dtype=torch.float64)

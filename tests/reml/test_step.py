@@ -11,9 +11,12 @@ from openreml_dist import REML
 from openreml_dist.grid import ProcessGrid, no_progress
 from openreml_dist.layout import TileLayout
 from openreml_dist.linalg import sweep_inverse_
-from openreml_dist.reml.dense.projection import Design, Projection
-from openreml_dist.reml.step import Problem, ai_step
+from openreml_dist.reml.dense.evaluation import ai_step, expected_information, log_likelihood
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.dense.projection import Projection
+from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.tiled import TiledSymmetric
+from tests.helpers import engines
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case
 
@@ -29,7 +32,7 @@ CASES = [  # kernels, grouping, tile size
 
 def problem(case: Case, grid: ProcessGrid, tile_size: int) -> Problem:
     layout = TileLayout(len(case.y), tile_size, grid.shape)
-    return Problem(case.covariance, case.y, Design.of(case.X), grid, layout)
+    return Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, layout)
 
 
 def steps(rows: int, columns: int) -> list[dict[str, Any]]:
@@ -37,11 +40,9 @@ def steps(rows: int, columns: int) -> list[dict[str, Any]]:
     found = []
     for kernels, grouping, tile_size in CASES:
         case = random_case(N, kernels, grouping)
-        step = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
-        alone = Problem(case.covariance, case.y, Design.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
-        from openreml_dist.reml.step import log_likelihood
-
-        found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress)})
+        step, _ = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
+        alone = Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
+        found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress).loglik})
     return found
 
 
@@ -58,6 +59,27 @@ def test_step_and_loglik_equal_the_oracle(rows: int, columns: int) -> None:
             torch.testing.assert_close(step.beta, exact.beta, rtol=1e-8, atol=1e-10)
             torch.testing.assert_close(step.beta_covariance, exact.beta_covariance, rtol=1e-8, atol=1e-12)
             assert step.trace_error < 1e-12
+
+
+def informations(rows: int, columns: int) -> list[torch.Tensor]:
+    grid = ProcessGrid.connect(rows, columns)
+    cases = [random_case(14, 1, False), random_case(N, 2, True)]
+    return [
+        expected_information(problem(case, grid, 32 if len(case.y) > 32 else 5), case.theta, lambda _: no_progress).expected
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 2), (2, 2)])
+def test_expected_information_is_exact_for_few_and_near_in_every_direction_for_many(rows: int, columns: int) -> None:
+    for few, many in spawn(informations, rows * columns, rows, columns):
+        small, large = random_case(14, 1, False), random_case(N, 2, True)
+        torch.testing.assert_close(few, engines.expected_information(small.oracle().P, small.matrices), rtol=1e-6, atol=0)
+        exact = engines.expected_information(large.oracle().P, large.matrices)
+        L = torch.linalg.cholesky(exact)
+        relative = torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, many, upper=False).mT, upper=False)
+        off = torch.linalg.eigvalsh(relative) - 1
+        assert float(off.abs().max()) < 6 * (2 / (16 * N)) ** 0.5 * len(exact) ** 0.5
 
 
 def test_score_is_the_gradient_of_the_loglikelihood() -> None:
@@ -79,7 +101,7 @@ def test_projection_annihilates_X_and_is_idempotent_in_V() -> None:
     case.covariance.assemble_(V, case.theta)
     dense = sum(float(t) * K for t, K in zip(case.theta, case.matrices, strict=True))
     eye = torch.eye(50, dtype=torch.float64)
-    P, PI = Projection.with_product(sweep_inverse_(V), Design.of(case.X), eye)
+    P, PI = Projection.with_product(sweep_inverse_(V), FixedDesign.of(case.X), eye)
     torch.testing.assert_close(PI, P @ eye, rtol=0, atol=1e-10 * float(PI.abs().max()))
     scale = float((P @ eye).abs().max())
     assert float((P @ case.X).abs().max()) < 1e-9 * scale * float(case.X.abs().max())

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from openreml_dist.reml.dense.evaluation import (
+from openreml_dist.reml.dense.schedule import (
     ANCHORED,
     ANCHORED_SINGLE,
     EXACT,
     EXACT_SINGLE,
     LARGEST_NOISE,
     PROBES_SINGLE,
+    DenseSchedule,
     Evaluation,
-    Schedule,
     Traces,
 )
 
-AUTO = Schedule("auto")
+AUTO = DenseSchedule("auto")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_auto_goes_from_cheap_to_exact(last: Evaluation, move: float, noise: flo
 
 @pytest.mark.parametrize(("method", "evaluation"), [("exact", EXACT), ("hutchinson", PROBES_SINGLE)])
 def test_the_others_never_change(method: str, evaluation: Evaluation) -> None:
-    schedule = Schedule(method)
+    schedule = DenseSchedule(method)
     assert (
         schedule.first() == schedule.following(evaluation, 1.0, 0.1) == schedule.following(evaluation, 0.0, 0.0) == evaluation
     )
@@ -53,8 +52,8 @@ def test_auto_ends_in_float64_with_little_noise() -> None:
     assert not AUTO.may_end(ANCHORED, 1.1 * LARGEST_NOISE)
     assert not AUTO.may_end(EXACT_SINGLE, 0.0) and not AUTO.may_end(ANCHORED_SINGLE, 0.0)
     assert AUTO.negligible_move(0.0, 1e-6) <= LARGEST_NOISE
-    assert Schedule("exact").negligible_move(0.0, 1e-6) == 1e-6
-    assert Schedule("hutchinson").negligible_move(0.1, 1e-6) == pytest.approx(0.01)
+    assert DenseSchedule("exact").negligible_move(0.0, 1e-6) == 1e-6
+    assert DenseSchedule("hutchinson").negligible_move(0.1, 1e-6) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +71,22 @@ def test_auto_ends_in_float64_with_little_noise() -> None:
 def test_method_is_that_asked_for_where_it_makes_sense(
     method: str, size: int, num_probes: int, is_linear: bool, chosen: str
 ) -> None:
-    assert Schedule.choose(method, size, num_probes, is_linear) == Schedule(chosen)
+    assert DenseSchedule.choose(method, size, num_probes, is_linear) == DenseSchedule(chosen)
 
 
 def test_an_evaluation_names_itself() -> None:
     assert str(EXACT) == "exact float64"
-    assert EXACT_SINGLE.loglik_alone() == Evaluation(Traces.NONE, torch.float32)
-    assert not EXACT.loglik_alone().is_complete
+
+
+@pytest.mark.parametrize("after", [EXACT, EXACT_SINGLE, ANCHORED, ANCHORED_SINGLE, PROBES_SINGLE])
+@pytest.mark.parametrize("before", [EXACT, EXACT_SINGLE, ANCHORED, ANCHORED_SINGLE, PROBES_SINGLE])
+def test_scores_compare_within_a_precision_and_not_from_anchor_to_anchor(before: Evaluation, after: Evaluation) -> None:
+    new_anchor = after.traces is Traces.EXACT and before.traces is not Traces.EXACT
+    assert (str(before) in after.comparable) == (before.dtype == after.dtype and not new_anchor)
+
+
+@pytest.mark.parametrize("method", ["auto", "hutchinson", "exact"])
+def test_whatever_fails_but_exact_traces_in_float64_falls_back_on_these(method: str) -> None:
+    schedule = DenseSchedule(method)
+    assert schedule.fallback(EXACT) is None
+    assert schedule.fallback(PROBES_SINGLE) == schedule.fallback(ANCHORED) == DenseSchedule("exact")

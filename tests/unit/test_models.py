@@ -238,10 +238,10 @@ def test_every_estimate_has_a_unit() -> None:
     model = MixedModel.from_dataframe(table(), "y ~ 1", terms, transform={"field": "log"})
     theta = torch.tensor([0.1, 0.2, 0.3, 1.0, 0.1, 1.0, 0.2, 0.3, 1.0, 0.5], dtype=torch.float64)
     shown = [*model.covariance.map.quantities(), *model.covariance.summary(theta)]
-    units = dict(shown)
+    units = {quantity.name: quantity.unit for quantity in shown}
     assert units["field.row.correlation"] == units["g.correlation[a,b]"] == "correlation"
     assert (units["g.L[b,a]"], units["g.covariance[a,b]"], units["residual"]) == ("loading", "covariance", "variance")
-    assert [unit for name, unit in shown if name == "field"] == ["log variance", "variance"]
+    assert [quantity.unit for quantity in shown if quantity.name == "field"] == ["log variance", "variance"]
 
 
 def test_whole_numbers_read_as_floats_are_the_same_labels() -> None:

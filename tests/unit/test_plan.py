@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from openreml_dist.app import forecast
+from openreml_dist.app.forecast import Forecast
 from openreml_dist.app.plan import run
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
+from openreml_dist.plan import available
 from openreml_dist.plan.cost import EVALUATIONS, plan, seconds_of
 from openreml_dist.plan.machine import PRESETS, Machine, as_json, calibration_file, load_machine
-from openreml_dist.plan.memory import Model, least_ranks, memory
+from openreml_dist.plan.memory import FitSize, least_ranks, memory
 from openreml_dist.plan.work import Geometry, cholesky_work, sweep_work
-from openreml_dist.reml.dense.evaluation import METHODS
 from openreml_dist.tiled import TiledSymmetric
+from openreml_dist.traces import METHODS
 
 CPU = Machine("a CPU", 1e11, 2e11, 8e10, 3e10, 0.0, 1e10, 1e15, 1e9, 2e-4, 4e9, False, 8e9, True, cores=2, threads=2)
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (5, 1)]
@@ -70,7 +71,7 @@ def test_more_ranks_need_less_and_take_less() -> None:
     for ranks in (1, 4, 16, 64, 256, 1024):
         grid = GridShape.choose(ranks)
         layout = TileLayout(500_000, choose_tile_size(500_000, grid, on_gpu=True), grid)
-        plans.append(plan(layout, Model(num_kernels=2, num_fixed=20), PRESETS["h100-ib"]))
+        plans.append(plan(layout, FitSize(num_kernels=2, num_fixed=20), PRESETS["h100-ib"]))
     for fewer, more in itertools.pairwise(plans):
         assert more.memory.matrix < fewer.memory.matrix
         assert more.iteration_seconds < fewer.iteration_seconds
@@ -91,7 +92,7 @@ def test_cores_are_shared_and_accelerators_are_not() -> None:
 
 
 def test_least_number_of_ranks_is_the_least() -> None:
-    model, limit = Model(cache_bytes=0.0), 20e9
+    model, limit = FitSize(cache_bytes=0.0), 20e9
     ranks = least_ranks(200_000, 1024, model, limit, on_device=True)
     assert ranks is not None
     needed = [memory(TileLayout(200_000, 1024, GridShape.choose(r)), model).on_device for r in (ranks // 2, ranks)]
@@ -131,7 +132,7 @@ def test_calibration_beside_other_programs_is_said(
     """By the calibration, by a plan from it, by the forecast of a fit; not where nothing else ran, or before it was noted."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calibration_file().parent.mkdir(parents=True)
-    made = plan(TileLayout(1000, 192, GridShape(1, 1)), Model(), CPU)
+    made = plan(TileLayout(1000, 192, GridShape(1, 1)), FitSize(), CPU)
     for cores, said in ((1.3, True), (0.01, False), (None, False)):
         machine = replace(CPU, other_cores=cores)
         with monkeypatch.context() as patched:
@@ -141,7 +142,7 @@ def test_calibration_beside_other_programs_is_said(
         assert load_machine("this") == machine
         assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
         assert ("other programs held 1.3 of" in capsys.readouterr().out) == said
-        assert ("other programs held 1.3 of" in forecast._time(replace(made, machine=machine), "auto")) == said
+        assert ("other programs held 1.3 of" in Forecast(made.memory, replace(made, machine=machine)).line("auto")) == said
     old = {name: value for name, value in asdict(CPU).items() if name != "other_cores"}
     calibration_file().write_text(json.dumps(old))
     assert load_machine("this") == CPU
@@ -198,16 +199,16 @@ def test_planning_starts_without_torch() -> None:
 
 
 def test_fit_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, model, grid = TileLayout(20_000, 192, GridShape(1, 1)), Model(cache_bytes=1e9), ProcessGrid.single()
+    layout, model, grid = TileLayout(20_000, 192, GridShape(1, 1)), FitSize(cache_bytes=1e9), ProcessGrid.single()
     needed = memory(layout, model)
-    monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total)
-    forecast.refuse_if_too_large(grid, layout, model, 1)
-    monkeypatch.setattr(forecast, "available_bytes", lambda *_: needed.total - 1)
+    monkeypatch.setattr(available, "available_bytes", lambda *_: needed.total)
+    available.refuse_if_too_large(grid, layout, model, 1)
+    monkeypatch.setattr(available, "available_bytes", lambda *_: needed.total - 1)
     with pytest.raises(ConfigError, match=r"20,000 samples on 1 rank .* at least 2 such ranks .*, or solver.kernel_cache"):
-        forecast.refuse_if_too_large(grid, layout, model, 1)
+        available.refuse_if_too_large(grid, layout, model, 1)
 
 
 def test_available_memory_is_shared_by_the_ranks_of_a_host() -> None:
     cpu = torch.device("cpu")
-    alone, shared = forecast.available_bytes(cpu, 1), forecast.available_bytes(cpu, 4)
+    alone, shared = available.available_bytes(cpu, 1), available.available_bytes(cpu, 4)
     assert np.isinf(alone) or 0 < shared < alone

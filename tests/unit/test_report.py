@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from openreml_dist.app.report import tables as report
+from openreml_dist.reml.liability import LiabilityScale
+from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.wald import chi2_tail
 
 
@@ -16,25 +17,25 @@ def test_tail_of_chi_square(x: float, df: int) -> None:
 
 
 def test_one_component_has_half_a_chi_square() -> None:
-    tests = report.Tests.of(-100.0, -102.0, -102.0, num_genetic=1)
+    tests = VarianceTests.of(-100.0, -102.0, -102.0, num_random=1)
     assert tests.lrt == 4.0
     assert tests.pvalue == pytest.approx(0.5 * stats.chi2.sf(4.0, 1))
     assert "approximate" not in tests.pvalue_note
 
 
 def test_several_components_have_binomial_weights_and_say_so() -> None:
-    tests = report.Tests.of(-100.0, -103.0, None, num_genetic=2)
+    tests = VarianceTests.of(-100.0, -103.0, None, num_random=2)
     assert tests.pvalue == pytest.approx(0.5 * stats.chi2.sf(6.0, 1) + 0.25 * stats.chi2.sf(6.0, 2))
     assert tests.pvalue_note.startswith("approximate")
 
 
 def test_no_gain_is_no_evidence() -> None:
-    tests = report.Tests.of(-100.0, -99.9999999, None, num_genetic=1)
+    tests = VarianceTests.of(-100.0, -99.9999999, None, num_random=1)
     assert (tests.lrt, tests.pvalue) == (0.0, 1.0)
 
 
 def test_liability_scale_of_lee_et_al() -> None:
     """K = 1 %, P = 1/2: threshold 2.326348, z = 0.0266521, factor = (0.01 · 0.99)² / (0.0266521² / 4)."""
-    assert report.Liability(0.01, 0.5).factor == pytest.approx(0.551906, rel=1e-5)
+    assert LiabilityScale(0.01, 0.5).factor == pytest.approx(0.551906, rel=1e-5)
     z = stats.norm.pdf(stats.norm.isf(0.1))
-    assert report.Liability(0.1, 0.1).factor == pytest.approx(0.09 / z**2, rel=1e-10)  # no ascertainment: K(1−K)/z²
+    assert LiabilityScale(0.1, 0.1).factor == pytest.approx(0.09 / z**2, rel=1e-10)  # no ascertainment: K(1−K)/z²

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from openreml_dist.reml.driver import Status
+from openreml_dist.reml.outcome import Status
 from openreml_dist.reml.result import FitResult, sampling_covariance
 
 

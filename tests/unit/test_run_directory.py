@@ -17,7 +17,7 @@ from openreml_dist.app.report.run_directory import (
     write_text,
 )
 from openreml_dist.errors import ConfigError
-from openreml_dist.reml.driver import Status
+from openreml_dist.reml.outcome import Status
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,13 @@ from torch import Tensor
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
 from openreml_dist.app.inputs.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
 from openreml_dist.app.inputs.samples import Inputs, read_inputs
-from openreml_dist.app.traces import planned_traces
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance, Identity, Kernel
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.memory import Model
-from openreml_dist.reml.dense.evaluation import METHODS
+from openreml_dist.plan.memory import FitSize
 from openreml_dist.store.grm import open_grm
+from openreml_dist.traces import METHODS
 
 GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
 
@@ -126,18 +125,17 @@ def _read_record_model(settings: FitConfig, grid: ProcessGrid, grms: Grms) -> An
     return Analysis(inputs_of(model, settings), model.covariance, chunk_size)
 
 
-def planned_model(solver: SolverConfig, analysis: Analysis) -> Model:
-    """The model as the planner sees it."""
+def fit_size(solver: SolverConfig, analysis: Analysis) -> FitSize:
+    """What the planner needs to know of an analysis."""
     covariance = analysis.covariance
     num_kernels = sum(term.is_stored for term in covariance.terms)
-    return Model(
+    return FitSize(
         num_kernels=num_kernels,
         num_generated=len(covariance.parameters) - num_kernels,
         num_fixed=analysis.inputs.X.shape[1],
-        **planned_traces(solver, covariance.is_linear),
         chunk_size=analysis.chunk_size,
         cache_bytes=1e9 * solver.kernel_cache_gb,
-    )
+    ).with_traces(solver.traces, solver.num_probes, covariance.is_linear)
 
 
 def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str:

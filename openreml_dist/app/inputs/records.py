@@ -15,6 +15,7 @@ from openreml_dist.config import DataConfig, FitConfig, ModelConfig
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models import MixedModel, Structure, parse_structure
 from openreml_dist.models.design import columns_of
+from openreml_dist.models.mixed_model import TRAIT
 from openreml_dist.store.tables import pair_keys, read_discrete, read_phenotype, read_quantitative
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def inputs_of(model: MixedModel, settings: FitConfig) -> Inputs:
         grm_rows=[],
         report=[*lines, *model.report, f"fixed effects: {', '.join(model.fixed_names[:12])}{' ...' * (model.X.shape[1] > 12)}"],
         dropped=model.dropped,
+        traits=records[TRAIT].to_numpy(object) if TRAIT in records else None,
     )
 
 

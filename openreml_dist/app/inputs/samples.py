@@ -66,6 +66,7 @@ class Inputs:
     grm_rows: list[NDArray[np.int64]]  # of each GRM, its row of each analysed sample (n,)
     report: list[str]  # lines for the terminal
     dropped: dict[str, int]  # samples left out by reason, each counted once, under the first that holds
+    traits: Strings | None = None  # (n,) which trait a record is of, in models of several
 
 
 @dataclass(frozen=True)

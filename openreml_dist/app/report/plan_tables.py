@@ -6,17 +6,17 @@ from rich.table import Table
 
 from openreml_dist.plan.cost import EVALUATIONS, Plan
 from openreml_dist.plan.machine import Machine
-from openreml_dist.plan.memory import Model
+from openreml_dist.plan.memory import FitSize
 
 
-def head(plan: Plan, model: Model) -> str:
+def head(plan: Plan, fit: FitSize) -> str:
     """What is planned, in a line."""
     layout, machine = plan.layout, plan.machine
     grid = layout.grid
     ranks = f"{grid.size:,} {'rank' if grid.size == 1 else 'ranks'}"
     return (
-        f"{layout.size:,} samples, {model.num_kernels} stored and {model.num_generated} generated terms, "
-        f"{model.num_fixed} fixed effects; {ranks} of {machine.name}; grid {grid.rows} x {grid.columns}, "
+        f"{layout.size:,} samples, {fit.num_kernels} stored and {fit.num_generated} generated terms, "
+        f"{fit.num_fixed} fixed effects; {ranks} of {machine.name}; grid {grid.rows} x {grid.columns}, "
         f"tiles of {layout.tile_size:,}"
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.app.inputs.snp_source import SnpSource
-from openreml_dist.reml import Effects, FitResult
+from openreml_dist.reml import Effects
 from openreml_dist.store.genotypes import open_genotypes, read_variant_labels
 
 
@@ -48,12 +48,6 @@ def blup_table(inputs: Inputs, effects: list[Effects]) -> Any:
         numbers = {"": made.values, ".pev": made.pev, ".reliability": made.reliability}
         columns |= {made.name + suffix: values.numpy() for suffix, values in numbers.items() if values is not None}
     return pd.DataFrame(columns)
-
-
-def fixed_effects_block(fit: FitResult) -> str:
-    """The end of GCTA's ``.hsq`` with ``--reml-est-fix``: an empty line, then estimates and standard errors."""
-    rows = zip(fit.beta.tolist(), fit.beta_se.tolist(), strict=True)
-    return "\nFix_eff\tSE\n" + "".join(f"{estimate:.6f}\t{se:.6f}\n" for estimate, se in rows)
 
 
 def _lines(labels: Iterable[tuple[str, str]], numbers: list[list[float]]) -> str:

@@ -11,9 +11,12 @@ from typing import Any
 from openreml_dist.errors import ConfigError
 from openreml_dist.store.files import written_aside
 
-RESULT = "result.json"
+RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "steps.jsonl"
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
-STALE = ("steps.jsonl", RESULT, INDI_BLP, SNP_BLP, f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet")  # of an earlier run
+STALE = (  # of an earlier run
+    *(STEPS, RESULT, HSQ, PICTURE, INDI_BLP, SNP_BLP),
+    *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
+)
 FINISHED = ("converged", "converged_at_bound", "iteration_limit", "stalled")
 
 

@@ -10,15 +10,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from openreml_dist.app.report.tables import Tests
+from openreml_dist.app.report.decimals import decimals_notes
+from openreml_dist.app.report.numbers import Format, Pair, columns
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
-from openreml_dist.reml.dense.evaluation import LARGEST_NOISE
+from openreml_dist.reml.dense.schedule import LARGEST_NOISE
+from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.result import Estimate
 
 SECONDS_BEFORE_BAR = 2.0
 SHOWN_PARAMETERS = 6  # in the line of an iteration
+WIDTH, PLACES = 15, 11  # of a parameter there: with what stands between, digits
 
 
 class Terminal:
@@ -35,7 +38,7 @@ class Terminal:
             transient=True,
             disable=rank != 0 or not self._console.is_terminal,
         )
-        self._header_is_due = True
+        self._formats: list[Format] = []  # of the parameters in the lines of iterations, chosen by the first
 
     def say(self, *lines: str) -> None:
         """Print lines as they are."""
@@ -70,13 +73,14 @@ class Terminal:
 
     def iteration(self, iteration: Iteration, parameters: tuple[str, ...]) -> None:
         """One line: ℓ, components, how far the next step would go, time."""
-        if self._header_is_due:
+        step, shown = iteration.step, iteration.step.theta.tolist()[:SHOWN_PARAMETERS]
+        if not self._formats:
             more = " ..." if len(parameters) > SHOWN_PARAMETERS else ""
-            names = "".join(f"{_shortened(name):>15}" for name in parameters[:SHOWN_PARAMETERS]) + more
+            names = "".join(f"{_shortened(name):>{WIDTH}}" for name in parameters[:SHOWN_PARAMETERS]) + more
             self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}  traces")
-            self._header_is_due = False
-        step = iteration.step
-        values = "".join(f"{value:15.6g}" for value in step.theta.tolist()[:SHOWN_PARAMETERS])
+            largest = max(shown, key=abs, default=0.0)  # stands for one that starts at zero
+            self._formats = [Format.of([(value or largest, None)], PLACES) for value in shown]
+        values = "".join(f"{form.within(x, WIDTH - 1):>{WIDTH}}" for form, x in zip(self._formats, shown, strict=True))
         values += " ..." if len(step.theta) > SHOWN_PARAMETERS else ""
         seconds = sum(step.seconds.values())
         bounds = "  at bound" if bool(iteration.at_bound.any()) else ""
@@ -87,17 +91,27 @@ class Terminal:
         )
 
     def result(
-        self, fit: FitResult, fixed_names: tuple[str, ...], tests: Tests | None, traits: Sequence[Estimate] = ()
+        self,
+        fit: FitResult,
+        fixed_names: tuple[str, ...],
+        tests: VarianceTests | None,
+        traits: Sequence[Estimate] = (),
+        fixed_in_hsq: bool = False,
     ) -> None:
-        """Tables of components (or parameters), of traits if there are several, and of fixed effects, and the tests."""
-        effects = _table("fixed effect", "estimate", "SE")
-        for name, estimate, se in zip(fixed_names, fit.beta.tolist(), fit.beta_se.tolist(), strict=True):
-            effects.add_row(Text(name), _six(estimate), _six(se))
+        """Tables of components (or parameters), of traits if there are several, and of fixed effects, the tests and warnings.
+
+        Args:
+            fit: what was estimated.
+            fixed_names: p names of the fixed effects.
+            tests: None for models without tests of their variances.
+            traits: rows of several traits.
+            fixed_in_hsq: ``result.hsq`` has the fixed effects too.
+        """
         self.say("")
         self._console.print(_components(fit) if fit.is_linear else _parameters(fit))
         if traits:
             self._console.print(_estimates(traits))
-        self._console.print(effects)
+        self._console.print(_fixed_effects(fit, fixed_names))
         self.say(
             f"logL {fit.loglik:.5f}"
             if tests is None
@@ -107,10 +121,12 @@ class Terminal:
         noise = float((fit.monte_carlo_se / fit.standard_errors).nan_to_num().max())
         if noise > LARGEST_NOISE:
             errors = zip(fit.parameters, fit.monte_carlo_se.tolist(), strict=True)
-            listed = ", ".join(f"{name} {_six(error)}" for name, error in errors)
+            listed = ", ".join(f"{name} {error:.3g}" for name, error in errors)
             self.say(f"Monte-Carlo error of the variances, beside their SE: {listed} (at most {noise:.0%} of the SE)")
-        for warning in warnings(fit):
-            self.say(f"warning: {warning}")
+        found = warnings(fit)
+        if tests is not None or traits:  # else there is no result.hsq
+            found += decimals_notes(fit, list(traits), fixed_names if fixed_in_hsq else ())
+        self.say(*(f"warning: {warning}" for warning in found))
 
 
 def warnings(fit: FitResult) -> list[str]:
@@ -134,27 +150,41 @@ def warnings(fit: FitResult) -> list[str]:
 
 def _components(fit: FitResult) -> Table:
     table = _table("component", "variance", "SE", "proportion", "SE")
-    for c in fit.components:
-        table.add_row(c.name, _six(c.variance), _six(c.se), _six(c.proportion), _six(c.proportion_se))
+    *variances, total = columns([*((c.variance, c.se) for c in fit.components), fit.total])
+    proportions = columns([(c.proportion, c.proportion_se) for c in fit.components])
+    for component, variance, proportion in zip(fit.components, variances, proportions, strict=True):
+        table.add_row(Text(component.name), *variance, *proportion)
     table.add_section()
-    table.add_row("phenotypic (Vp)", _six(fit.total[0]), _six(fit.total[1]), "", "")
+    table.add_row("phenotypic (Vp)", *total, "", "")
     return table
 
 
 def _estimates(rows: Sequence[Estimate]) -> Table:
     table = _table("source", "variance", "SE")
-    for row in rows:
-        table.add_row(Text(row.name), _six(row.value), _six(row.se))
+    for row, texts in zip(rows, columns(_pairs(rows)), strict=True):
+        table.add_row(Text(row.name), *texts)
     return table
 
 
 def _parameters(fit: FitResult) -> Table:
     table = _table("parameter", "estimate", "SE", "unit")
-    for number, estimate in enumerate(fit.estimates):
+    for number, (estimate, texts) in enumerate(zip(fit.estimates, columns(_pairs(fit.estimates)), strict=True)):
         if number == len(fit.parameters):
             table.add_section()
-        table.add_row(Text(estimate.name), _six(estimate.value), _six(estimate.se), estimate.unit)
+        table.add_row(Text(estimate.name), *texts, estimate.unit)
     return table
+
+
+def _fixed_effects(fit: FitResult, names: tuple[str, ...]) -> Table:
+    table = _table("fixed effect", "estimate", "SE")
+    rows = list(zip(fit.beta.tolist(), fit.beta_se.tolist(), strict=True))
+    for name, texts in zip(names, columns(rows), strict=True):
+        table.add_row(Text(name), *texts)
+    return table
+
+
+def _pairs(rows: Sequence[Estimate]) -> list[Pair]:
+    return [(row.value, row.se) for row in rows]
 
 
 def _shortened(name: str) -> str:
@@ -167,7 +197,3 @@ def _table(*columns: str) -> Table:
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right", min_width=20 if k == 0 else 12)
     return table
-
-
-def _six(value: float | None) -> str:
-    return "NA" if value is None else f"{value:.6f}"

@@ -1,119 +1,161 @@
-"""How V(θ) is evaluated, and which evaluation comes next: cheap ones far from the optimum, exact ones at it.
+"""One evaluation of the dense engine: V(θ) assembled in tiles, inverted or factored in place, read once more for its traces.
 
-Measured in the time of an inverse and a factor by LAPACK in float64 (n = 5,000, CPU): exact in float64 0.9, in float32 0.5, a
-Cholesky factor in float64 0.3, in float32 0.17.
+Legend: n samples, p fixed effects, r parameters θ, s probes; P, T, ℓ, score and AI as in ``reml/step.py``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+import math
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
+
+from openreml_dist.grid import Progress
+from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.reml.dense.probes import Anchor, Probes, draw_probes
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.dense.projection import Projection, fixed_log_determinant
+from openreml_dist.reml.dense.schedule import EXACT, Evaluation, Traces
+from openreml_dist.reml.dense.stopwatch import Stopwatch
+from openreml_dist.reml.step import Formulas, Information, LogLikelihood, Step, rounding_of, trace_identity_error
+
+PhaseProgress = Callable[[str], Progress]
+"""Names the phase that begins; what it returns is told the fraction that is done."""
+
+INFORMATION_PROBES = 16
 
 
-class Traces(Enum):
-    """Where tr(P V_k) comes from."""
+def ai_step(
+    problem: Problem,
+    theta: Tensor,
+    phase: PhaseProgress,
+    how: Evaluation = EXACT,
+    probes: Probes | None = None,
+    carried: Mapping[str, Tensor] | None = None,
+) -> tuple[Step, Tensor]:
+    """Log-likelihood, score, average information and fixed effects at θ; and Py (n,), on the device.
 
-    NONE = "none"  # the log-likelihood alone is wanted
-    PROBES = "probes"  # random probes and a Cholesky factor
-    ANCHORED = "anchored"  # exact traces at another θ, and probes for the difference
-    EXACT = "exact"  # the inverse
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³ flops for the inverse, n³/3 for the factor where
+    probes give the traces; O((p + r + s) n²) beside it; two passes over the stored kernels.
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What to compute at a θ, in which precision."""
-
-    traces: Traces
-    dtype: torch.dtype
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it gives the score and the information beside ℓ."""
-        return self.traces is not Traces.NONE
-
-    def loglik_alone(self) -> Evaluation:
-        """ℓ in the same precision."""
-        return Evaluation(Traces.NONE, self.dtype)
-
-    def __str__(self) -> str:
-        """As in a record: ``exact float64``."""
-        return f"{self.traces.value} {str(self.dtype).removeprefix('torch.')}"
-
-
-EXACT = Evaluation(Traces.EXACT, torch.float64)
-EXACT_SINGLE = Evaluation(Traces.EXACT, torch.float32)
-PROBES_SINGLE = Evaluation(Traces.PROBES, torch.float32)
-ANCHORED = Evaluation(Traces.ANCHORED, torch.float64)
-ANCHORED_SINGLE = Evaluation(Traces.ANCHORED, torch.float32)
-
-METHODS = ("auto", "exact", "hutchinson")
-
-SMALLEST_SIZE = 2000  # with fewer samples an exact evaluation costs less than thinking about it
-NEAR = 5.0  # standard errors: an anchor this far from the optimum leaves less Monte-Carlo error than float32 leaves rounding
-LOCAL = 0.3  # standard errors: the step from here ends where float32 has nothing more to say
-NOISE_GROWTH = 5e-3  # Monte-Carlo error of an anchored evaluation over its distance from the anchor; 0.002–0.005 for 64 probes
-LARGEST_NOISE = 2e-5  # standard errors: Monte-Carlo error that an estimate called exact may have
-NEGLIGIBLE_SHARE = 0.1  # of the Monte-Carlo error, below which a step is not worth an evaluation
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which evaluation follows which.
-
-    ``exact``: all exact, float64. ``hutchinson``: probes alone, float32, to the end. ``auto``: probes in float32 at the start,
-    then an anchor in float32, then the exact evaluation in float64 near the optimum, and anchored ones in float64 to the end,
-    their Monte-Carlo error below ``LARGEST_NOISE``.
+    Args:
+        problem: model and data.
+        theta: (r,).
+        phase: told which phase begins.
+        how: whence the traces, and in which precision.
+        probes: needed unless the traces are exact; with exact ones they make this θ an anchor.
+        carried: by the step that this one follows: the anchor, for anchored traces.
+    Raises:
+        NotPositiveDefiniteError: on every rank.
     """
+    covariance, y = problem.covariance, problem.y
+    watch = Stopwatch(problem.grid.device)
 
-    method: str
+    V = problem.assembled(theta, how.dtype, phase("assemble V"))
+    watch.lap("assemble")
+    # either way V is overwritten
+    V_inv = sweep_inverse_(V, phase("invert V")) if how.traces is Traces.EXACT else cholesky_(V, phase("factor V"))
+    watch.lap("invert" if how.traces is Traces.EXACT else "factor")
+    P, PyZ = Projection.with_product(V_inv, problem.X, _joined(y, probes))
+    Py, PZ = PyZ[:, 0].contiguous(), PyZ[:, 1:]
+    watch.lap("project")
+    anchor = None
+    if how.traces is Traces.EXACT:
+        T, traces = covariance.contract(P, Py, theta, phase("traces"))  # t_k = V_k P y, tr(P V_k)
+        trace_noise = torch.zeros(len(theta), len(theta), dtype=traces.dtype, device=traces.device)
+        if probes is not None:
+            anchor = Anchor(traces, probes.estimates(PZ))
+    else:
+        assert probes is not None
+        if how.traces is Traces.ANCHORED:
+            anchor = Anchor.carried(carried or {})
+        T = problem.derivatives_times(Py, theta, how.dtype, phase("traces"))
+        traces, trace_noise = probes.traces(PZ, anchor)
+    watch.lap("traces")
+    found = Formulas.of(P, y, Py, T, traces)
+    watch.lap("project")
 
-    @classmethod
-    def choose(cls, method: str, size: int, num_probes: int, is_linear: bool) -> Schedule:
-        """``auto`` is exact for few samples; both need a covariance that is linear in θ and more samples than probes."""
-        if not is_linear or size <= num_probes or (method == "auto" and size < SMALLEST_SIZE):
-            return cls("exact")
-        return cls(method)
+    n, p = problem.X.Q.shape
+    trace_error = trace_identity_error(theta, traces, n - p) if covariance.is_linear else float("nan")
+    seen = trace_error * n if how.traces is Traces.EXACT and math.isfinite(trace_error) else 0.0
+    step = Step(
+        theta=theta,
+        loglik=found.loglik,
+        loglik_error=max(rounding_of(found.loglik, how.dtype), seen),
+        loglik_seen_error=seen,
+        score=found.score,
+        score_noise=(0.25 * trace_noise).cpu(),
+        AI=found.AI,
+        beta=found.beta,
+        beta_covariance=found.beta_covariance,
+        trace_error=trace_error,
+        evaluation=how,
+        comparable=how.comparable,
+        carried={} if anchor is None else anchor.to_carry(),
+        seconds=watch.seconds,
+    )
+    return step, Py
 
-    @property
-    def uses_probes(self) -> bool:
-        """Whether any evaluation needs them."""
-        return self.method != "exact"
 
-    @property
-    def widest(self) -> torch.dtype:
-        """The widest numbers of any evaluation."""
-        return torch.float32 if self.method == "hutchinson" else torch.float64
+def _joined(y: Tensor, probes: Probes | None) -> Tensor:
+    """[y Z] (n, 1 + s)."""
+    return y[:, None] if probes is None else torch.cat([y[:, None], probes.Z.to(y.dtype)], dim=1)
 
-    def first(self) -> Evaluation:
-        """At the start."""
-        return EXACT if self.method == "exact" else PROBES_SINGLE
 
-    def following(self, last: Evaluation, move: float, noise: float) -> Evaluation:
-        """At the end of the next step.
+def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress, dtype: torch.dtype = torch.float64) -> LogLikelihood:
+    """ℓ(θ) alone, from a Cholesky factor: a third of the flops of ``ai_step``.
 
-        Args:
-            last: the evaluation here.
-            move: the next step, in standard errors.
-            noise: Monte-Carlo error here, in standard errors.
-        """
-        if self.method != "auto":
-            return self.first()
-        if last == PROBES_SINGLE:
-            return EXACT_SINGLE if move < NEAR else PROBES_SINGLE
-        if last == EXACT_SINGLE or (last == ANCHORED_SINGLE and move > LOCAL):
-            return ANCHORED_SINGLE
-        if last == EXACT:
-            return ANCHORED if NOISE_GROWTH * move < LARGEST_NOISE else EXACT
-        return ANCHORED if last == ANCHORED and noise < LARGEST_NOISE else EXACT
+    With LLᵀ = V and Z = L⁻¹[Q y]:  QᵀV⁻¹Q = Z_QᵀZ_Q,  QᵀV⁻¹y = Z_Qᵀz_y,  yᵀV⁻¹y = z_yᵀz_y.
 
-    def may_end(self, last: Evaluation, noise: float) -> bool:
-        """Whether an estimate from this evaluation is what was asked for."""
-        return self.method == "hutchinson" or (last.dtype == torch.float64 and noise < LARGEST_NOISE)
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³/3 flops; one pass over the stored kernels.
 
-    def negligible_move(self, noise: float, tolerance: float) -> float:
-        """The step, in standard errors, that is not worth taking."""
-        if self.method == "exact":
-            return tolerance
-        return max(tolerance, NEGLIGIBLE_SHARE * noise if self.method == "hutchinson" else 0.5 * LARGEST_NOISE)
+    Raises:
+        NotPositiveDefiniteError: on every rank.
+    """
+    V = problem.assembled(theta, dtype, phase("assemble V"))
+    L = cholesky_(V, phase("factor V"))
+    Z = L.half_solve(torch.cat([problem.X.Q, problem.y[:, None]], dim=1))
+    Z_Q, z_y = Z[:, :-1], Z[:, -1]
+    C = torch.linalg.cholesky(Z_Q.mT @ Z_Q)
+    fitted = torch.linalg.solve_triangular(C, (Z_Q.mT @ z_y)[:, None], upper=False)
+    yPy = float(z_y @ z_y) - float(fitted.square().sum())
+    loglik = -0.5 * (L.log_determinant + fixed_log_determinant(C, problem.X) + yPy)
+    return LogLikelihood(loglik, rounding_of(loglik, dtype))
+
+
+def expected_information(problem: Problem, theta: Tensor, phase: PhaseProgress) -> Information:
+    """½ tr(P V_j P V_k) at θ, from s random u with covariance P: ½ E uᵀV_j P V_k u.
+
+    With LLᵀ = V and K (n, p) an orthonormal basis of L⁻¹X,  P = L⁻ᵀ(I − KKᵀ)L⁻¹, so that u = L⁻ᵀ(I − KKᵀ)z, and it is the Gram
+    matrix of (I − KKᵀ)L⁻¹V_k u: positive semidefinite, off by √(2/sn) of itself in every direction, exact for n ≤ s.
+
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³/3 + O(r s n²) flops; two passes over the stored
+    kernels.
+
+    Raises:
+        NotPositiveDefiniteError: on every rank.
+    """
+    n, r = problem.layout.size, len(theta)
+    L = cholesky_(problem.assembled(theta, torch.float64, phase("assemble V")), phase("factor V"))
+    K, _ = torch.linalg.qr(L.half_solve(problem.X.Q))
+    Z = draw_probes(n, INFORMATION_PROBES, seed=1).double().to(problem.grid.device)
+    U = L.half_solve_transposed(Z - K @ (K.mT @ Z))
+    products = problem.covariance.times(U, theta, problem.grid, problem.layout, phase("expected information"))
+    G = L.half_solve(products.permute(1, 0, 2).reshape(n, -1).contiguous())
+    G = (G - K @ (K.mT @ G)).reshape(n, r, -1)
+    expected = 0.5 * torch.einsum("njs,nks->jk", G, G) / Z.shape[1]
+    return Information(expected.cpu())
+
+
+def generalised_least_squares(problem: Problem, theta: Tensor, phase: PhaseProgress) -> tuple[Tensor, Tensor]:
+    """β̂ (p,) = (XᵀV⁻¹X)⁻¹XᵀV⁻¹y and Py (n,) = V⁻¹(y − Xβ̂) at θ, on the CPU, from a Cholesky factor.
+
+    Collective: every rank calls it with the same θ (r,) on the CPU. Cost: n³/3 flops; one pass over the stored kernels.
+
+    Raises:
+        NotPositiveDefiniteError: on every rank.
+    """
+    L = cholesky_(problem.assembled(theta, torch.float64, phase("assemble V")), phase("factor V"))
+    P, Py = Projection.with_product(L, problem.X, problem.y[:, None])
+    return P.fixed_effects(problem.y)[0].cpu(), Py[:, 0].cpu()

@@ -16,8 +16,6 @@ References: Henderson (1975), Biometrics 31:423; Searle, Casella & McCulloch (19
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,50 +26,13 @@ from openreml_dist.covariance.term import Indices
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.cross import CrossCovariance, prior_variances
+from openreml_dist.reml.dense.evaluation import PhaseProgress
+from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection
-from openreml_dist.reml.step import PhaseProgress, Problem, Step
+from openreml_dist.reml.prediction import Effects, NewRecords
 
 
-@dataclass(frozen=True)
-class Effects:
-    """The random effects of one term at m targets, float64 on the CPU, the same on every rank.
-
-    Attributes:
-        name: of the term.
-        values: (m,) û.
-        prior: (m,) var(u), before any record; None unless error variances were asked for.
-        pev: (m,) prediction error variance var(û − u), likewise.
-    """
-
-    name: str
-    values: Tensor
-    prior: Tensor | None = None
-    pev: Tensor | None = None
-
-    @property
-    def reliability(self) -> Tensor | None:
-        """(m,) 1 − PEV/var(u), the squared correlation of û and u without fixed effects; 0 where var(u) is 0."""
-        if self.pev is None or self.prior is None:
-            return None
-        return torch.where(self.prior > 0, 1 - self.pev / self.prior, 0.0)
-
-
-@dataclass(frozen=True)
-class NewRecords:
-    """m records that the fit has not seen.
-
-    Attributes:
-        fitted: (m,) xβ̂ + Σ û.
-        variance: (m,) of y − fitted, residual included; None unless error variances were asked for.
-        effects: of each term.
-    """
-
-    fitted: Tensor
-    variance: Tensor | None
-    effects: list[Effects]
-
-
-class Predictor:
+class DensePredictor:
     """What is needed to predict at one θ.
 
     Args:
@@ -95,7 +56,7 @@ class Predictor:
         self._inverse_diagonal = None if P is None else P.diagonal_of_inverse.double()
 
     @classmethod
-    def at(cls, problem: Problem, theta: Tensor, phase: PhaseProgress, error_variances: bool) -> Predictor:
+    def at(cls, problem: Problem, theta: Tensor, phase: PhaseProgress, error_variances: bool) -> DensePredictor:
         """Factor V(θ), or invert it for error variances.
 
         Collective. Cost: n³/3 flops, or n³; one pass over the stored kernels.
@@ -108,11 +69,6 @@ class Predictor:
         P, Py = Projection.with_product(V_inv, problem.X, problem.y[:, None])
         beta, _ = P.fixed_effects(problem.y)
         return cls(problem, theta, Py[:, 0].contiguous(), beta, P if error_variances else None, phase)
-
-    @classmethod
-    def after(cls, problem: Problem, step: Step, phase: PhaseProgress) -> Predictor:
-        """Without error variances from the last step of a fit, in whose precision Py is: no matrix is factored. Local."""
-        return cls(problem, step.theta, step.Py, step.beta, None, phase)
 
     def records(self) -> list[Effects]:
         """û_t = V_t P y of every term at the n records, the residual among them: Σ_t û_t = y − Xβ̂.

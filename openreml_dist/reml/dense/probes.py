@@ -6,6 +6,7 @@ Legend: n samples, r parameters, s probes; Z (n, s) of ±1, so that E zᵀMz = t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,17 @@ class Anchor:
     traces: Tensor
     h: Tensor
 
+    @classmethod
+    def carried(cls, values: Mapping[str, Tensor]) -> Anchor:
+        """From what a ``Step`` carries."""
+        return cls(values["anchor.traces"], values["anchor.h"])
 
+    def to_carry(self) -> dict[str, Tensor]:
+        """For a ``Step`` to carry: on the CPU."""
+        return {"anchor.traces": self.traces.cpu(), "anchor.h": self.h.cpu()}
+
+
+@dataclass(frozen=True)
 class Probes:
     """Hutchinson probes, the same on every grid, with V_k Z for a V that is linear in θ, so that V_k does not change.
 
@@ -34,32 +45,24 @@ class Probes:
     Attributes:
         Z: (n, s), replicated.
         VZ: (r, n, s) with V_k Z, replicated, float32, the precision of stored kernels.
-        anchor: the last θ that had exact traces.
 
     References: Hutchinson (1990), Commun Stat Simul 19:433.
     """
 
-    def __init__(self, Z: Tensor, VZ: Tensor) -> None:
-        self.Z = Z
-        self.VZ = VZ
-        self.anchor: Anchor | None = None
+    Z: Tensor
+    VZ: Tensor
 
     def estimates(self, PZ: Tensor) -> Tensor:
         """h (r, s), float64, from PZ (n, s). Local."""
         h: Tensor = torch.stack([(PZ * VZ_k).sum(dim=0, dtype=torch.float64) for VZ_k in self.VZ])
         return h
 
-    def drop_anchor(self, exact_traces: Tensor, PZ: Tensor) -> None:
-        """Take this θ as the anchor of later evaluations. Local."""
-        self.anchor = Anchor(exact_traces, self.estimates(PZ))
-
-    def traces(self, PZ: Tensor, anchored: bool) -> tuple[Tensor, Tensor]:
+    def traces(self, PZ: Tensor, anchor: Anchor | None) -> tuple[Tensor, Tensor]:
         """tr(P V_k) (r,) and the covariance (r, r) of its Monte-Carlo error. Local."""
         h = self.estimates(PZ)
         known = torch.zeros_like(h[:, 0])
-        if anchored:
-            assert self.anchor is not None, "an exact evaluation comes first"
-            h, known = h - self.anchor.h, self.anchor.traces
+        if anchor is not None:
+            h, known = h - anchor.h.to(h.device), anchor.traces.to(h.device)
         return known + h.mean(dim=1), torch.cov(h).reshape(len(h), len(h)) / h.shape[1]
 
 

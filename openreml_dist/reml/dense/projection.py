@@ -1,52 +1,16 @@
 """P = V⁻¹ − V⁻¹X(XᵀV⁻¹X)⁻¹XᵀV⁻¹, applied and read by tiles, never formed.
 
-Legend: n samples, p fixed effects; X = QR with orthonormal Q, so that badly scaled covariates do no harm: P depends on Q alone.
+Legend: n samples, p fixed effects; X = QR with orthonormal Q.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from openreml_dist.errors import InputError
 from openreml_dist.linalg import CholeskyFactor, Inverse, diagonal
+from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.tiled import TiledSymmetric
-
-
-@dataclass(frozen=True)
-class Design:
-    """Fixed-effect design X = QR: Q (n, p) orthonormal, R (p, p) upper triangular."""
-
-    Q: Tensor
-    R: Tensor
-
-    @classmethod
-    def of(cls, X: Tensor) -> Design:
-        """Orthogonalise X (n, p). Local.
-
-        Raises:
-            InputError: if X has more columns than rows, or linearly dependent columns.
-        """
-        n, p = X.shape
-        if n <= p:
-            raise InputError(f"{n} samples cannot estimate {p} fixed effects and a residual variance")
-        scale = torch.linalg.vector_norm(X, dim=0)
-        if not bool((scale > 0).all()):
-            raise InputError(f"fixed effects: column {int(scale.argmin()) + 1} of X is zero")
-        Q, R = torch.linalg.qr(X / scale)
-        smallest = R.diagonal().abs()
-        if bool((smallest < 1e-9).any()):
-            raise InputError(
-                f"fixed effects: column {int(smallest.argmin()) + 1} of X is a combination of the columns before it"
-            )
-        return cls(Q.contiguous(), R * scale)
-
-    @property
-    def log_gram_determinant(self) -> float:
-        """log|XᵀX|."""
-        return 2 * float(self.R.diagonal().abs().log().sum())
 
 
 class Projection:
@@ -55,14 +19,14 @@ class Projection:
     Collective to make and to apply.
     """
 
-    def __init__(self, V_inv: Inverse | CholeskyFactor, X: Design, V_inv_Q: Tensor) -> None:
+    def __init__(self, V_inv: Inverse | CholeskyFactor, X: FixedDesign, V_inv_Q: Tensor) -> None:
         self._V_inv = V_inv
         self._X = X
         self._C = torch.linalg.cholesky(X.Q.mT @ V_inv_Q)
         self.W = torch.linalg.solve_triangular(self._C, V_inv_Q.mT, upper=False).mT.contiguous()
 
     @classmethod
-    def with_product(cls, V_inv: Inverse | CholeskyFactor, X: Design, B: Tensor) -> tuple[Projection, Tensor]:
+    def with_product(cls, V_inv: Inverse | CholeskyFactor, X: FixedDesign, B: Tensor) -> tuple[Projection, Tensor]:
         """P, and PB for a replicated B (n, m), from one product with V⁻¹. Collective."""
         p = X.Q.shape[1]
         product = V_inv @ torch.cat([X.Q, B], dim=1)
@@ -114,13 +78,13 @@ class Projection:
         return F @ (self.W.mT @ y), F @ F.mT
 
 
-def fixed_effect_factor(C: Tensor, X: Design) -> Tensor:
+def fixed_effect_factor(C: Tensor, X: FixedDesign) -> Tensor:
     """F = R⁻¹C⁻ᵀ with FFᵀ = (XᵀV⁻¹X)⁻¹, from CCᵀ = QᵀV⁻¹Q. Local."""
     C_inv_T = torch.linalg.solve_triangular(C.mT, torch.eye(len(C), dtype=C.dtype, device=C.device), upper=True)
     F: Tensor = torch.linalg.solve_triangular(X.R, C_inv_T, upper=True)
     return F
 
 
-def fixed_log_determinant(C: Tensor, X: Design) -> float:
+def fixed_log_determinant(C: Tensor, X: FixedDesign) -> float:
     """log|XᵀV⁻¹X| from CCᵀ = QᵀV⁻¹Q. Local."""
     return 2 * float(C.diagonal().log().sum()) + X.log_gram_determinant

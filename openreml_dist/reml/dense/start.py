@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
-from openreml_dist.errors import ConfigError, InputError
-from openreml_dist.reml.step import Problem
+from openreml_dist.errors import ConfigError
+from openreml_dist.reml.dense.problem import Problem
 
-NOTHING_LEFT = 1e-12  # of y, after its fit on X
 SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
 
 
@@ -52,7 +51,7 @@ def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
     """
     n, p = problem.X.Q.shape
     count = Z.shape[1]
-    e = residuals(problem)
+    e = problem.X.residuals(problem.y)
     phenotypic = float(e.square().sum()) / (n - p)
     KZ, Ke = products[:, :, :-1], products[:, :, -1].double()
     diagonal_means = (KZ * Z).sum(dim=(1, 2), dtype=torch.float64) / (count * n)
@@ -61,16 +60,3 @@ def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
     gram = torch.stack([(flat * row).sum(dim=1, dtype=torch.float64) for row in flat]) / count
     solved = torch.linalg.lstsq(gram.cpu(), (Ke @ e).cpu()[:, None], driver="gelsd").solution[:, 0]
     return torch.minimum(torch.maximum(solved, SMALLEST_SHARE * shares), shares)
-
-
-def residuals(problem: Problem) -> Tensor:
-    """e (n,), y less its least-squares fit on X. Local.
-
-    Raises:
-        InputError: if nothing is left, on every rank.
-    """
-    Q = problem.X.Q
-    e: Tensor = problem.y - Q @ (Q.mT @ problem.y)
-    if float(e.norm()) <= NOTHING_LEFT * float(problem.y.norm()):
-        raise InputError("y is constant, or a linear combination of the columns of x: there is no variance to estimate")
-    return e

@@ -1,9 +1,9 @@
-"""Effects of SNPs from what a fit says of the samples, streamed over a genotype store.
+"""Sums of standardised genotypes over weighted samples, streamed over a genotype store: the work behind effects of SNPs.
 
     α = (σ²/m) Wᵀ P y,    so that W α = û for the GRM K = WWᵀ/m
 
 with W (n, m) the standardised genotypes of ``relationship``. A missing genotype counts as the mean, and the sum of a SNP is
-divided by its call rate in the n samples, as GCTA does: then W α is û but for the share of genotypes that are missing, since a
+divided by its call rate in the n samples, as GCTA does: then W α is û but for the genotypes that are missing, since a
 GRM with missing genotypes divides each pair of samples by its own number of SNPs.
 
 References: Strandén & Garrick (2009), J Dairy Sci 92:2971; Yang et al. (2011), AJHG 88:76.

@@ -1,0 +1,77 @@
+"""The middle of a run: the solver that the settings describe, the estimates, and the tests of variances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from openreml_dist.app.inputs.model import Analysis, starting_point
+from openreml_dist.app.report.result_json import step_record
+from openreml_dist.app.report.run_directory import STEPS, append_json_line
+from openreml_dist.app.session import Session
+from openreml_dist.config import SolverConfig
+from openreml_dist.covariance import Covariance
+from openreml_dist.log import LOGGER
+from openreml_dist.reml import FitResult, Iteration, Solver, Stopping
+from openreml_dist.reml.likelihood_ratio import VarianceTests, refit_is_needed, variance_tests
+from openreml_dist.traces import number_of_probes
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Fits models with the settings of a run.
+
+    Attributes:
+        settings: of the solver.
+        here: ranks, terminal and folder.
+    """
+
+    settings: SolverConfig
+    here: Session
+
+    def solver(self, covariance: Covariance) -> Solver:
+        """For one covariance. Collective."""
+        return Solver.of(covariance, grid=self.here.grid, tile_size=self.settings.tile_size, phase=self.here.terminal.phase)
+
+    def fit(self, solver: Solver, analysis: Analysis) -> FitResult:
+        """Estimate, each iterate shown and kept as it is accepted. Collective."""
+        settings, parameters = self.settings, analysis.covariance.parameters
+        result = solver.fit(
+            analysis.y,
+            analysis.X,
+            starting_point(settings, parameters),
+            constrain=settings.constrain,
+            stopping=Stopping(settings.max_iter, settings.tolerance_theta, settings.tolerance_loglik),
+            **self._traces(),
+            report=partial(self._keep, parameters=parameters),
+        )
+        LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
+        return result
+
+    def test(self, solver: Solver, analysis: Analysis, fit: FitResult) -> VarianceTests | None:
+        """Likelihood-ratio tests of the variances, as far as the model and the settings have them. Collective."""
+        settings, covariance = self.settings, analysis.covariance
+        if settings.lrt and refit_is_needed(covariance):
+            self.here.say(f"refitting without {covariance.parameters[0]} for its likelihood-ratio test")
+        return variance_tests(
+            solver,
+            fit,
+            analysis.y,
+            analysis.X,
+            without_first=settings.lrt,
+            constrain=settings.constrain,
+            max_iter=settings.max_iter,
+            **self._traces(),
+        )
+
+    def _traces(self) -> dict[str, Any]:
+        """Where traces come from."""
+        settings = self.settings
+        num_probes = number_of_probes(settings.traces, settings.num_probes)
+        return {"traces": settings.traces, "num_probes": num_probes, "seed": settings.seed}
+
+    def _keep(self, iteration: Iteration, parameters: tuple[str, ...]) -> None:
+        """Show and keep one accepted iterate. Local: rank 0."""
+        self.here.terminal.iteration(iteration, parameters)
+        append_json_line(self.here.directory / STEPS, step_record(iteration, parameters))

@@ -1,0 +1,145 @@
+"""The dense engine: V(θ) in tiles over the grid. Any V(θ), exactly; n³ flops an evaluation, n²/2 numbers over all ranks.
+
+Legend: n samples, p fixed effects, r parameters θ, s probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from openreml_dist.covariance import Covariance
+from openreml_dist.errors import ConfigError, NotPositiveDefiniteError
+from openreml_dist.grid import ProcessGrid
+from openreml_dist.reml.bounds import Bounds, bounds_of_model
+from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected_information, log_likelihood
+from openreml_dist.reml.dense.prediction import DensePredictor
+from openreml_dist.reml.dense.probes import Probes, draw_probes
+from openreml_dist.reml.dense.problem import Problem
+from openreml_dist.reml.dense.schedule import DenseSchedule
+from openreml_dist.reml.dense.start import choose_start, haseman_elston
+from openreml_dist.reml.engine import Capability, Reply, Request, Want
+from openreml_dist.reml.step import Step
+from openreml_dist.tiled import Workspace
+from openreml_dist.traces import DEFAULT_PROBES, METHODS
+
+REMEMBERED = 2  # evaluations whose Py is kept: the last iterate and the trial after it
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Where traces come from; the arguments of ``Solver.fit``, where they are explained."""
+
+    traces: str = "auto"
+    num_probes: int = DEFAULT_PROBES["auto"]
+    seed: int = 1
+
+
+class DenseEngine:
+    """An ``Engine`` for one problem. Local to make.
+
+    Raises:
+        ConfigError: for a source of traces that there is not.
+    """
+
+    def __init__(self, problem: Problem, options: DenseOptions, phase: PhaseProgress) -> None:
+        if options.traces not in METHODS:
+            raise ConfigError(f"solver.traces: {options.traces!r} is none of {', '.join(METHODS)}")
+        covariance, n = problem.covariance, problem.layout.size
+        self._schedule = DenseSchedule.choose(options.traces, n, options.num_probes, covariance.is_linear)
+        self.problem = replace(problem, workspace=Workspace(self._schedule.widest))
+        self._options = options
+        self._phase = phase
+        self._probes: Probes | None = None  # functions of the problem and the seed, made when they are first needed
+        self._remembered: list[tuple[Step, Tensor]] = []
+
+    @property
+    def grid(self) -> ProcessGrid:
+        """The ranks."""
+        return self.problem.grid
+
+    @property
+    def covariance(self) -> Covariance:
+        """The model."""
+        return self.problem.covariance
+
+    @property
+    def schedule(self) -> DenseSchedule:
+        """Cheap evaluations first, where the options allow them."""
+        return self._schedule
+
+    def why_not(self, wish: Capability) -> str | None:
+        """Whatever stands on V being a sum of variance components needs one."""
+        needs_components = (Capability.HASEMAN_ELSTON, Capability.PROBES)
+        if wish in needs_components and not self.covariance.is_linear:
+            return f"{wish}: V must be a sum of variance components, each times a matrix that does not change"
+        if wish is Capability.PROBES and self.problem.layout.size <= self._options.num_probes:
+            return f"{wish}: {self.problem.layout.size} samples are no more than {self._options.num_probes} probes"
+        return None
+
+    # Where the iteration may go, and where it begins.
+
+    def bounds(self, constrain: bool) -> Bounds:
+        """Those of the model, for the variance of y beside X. Local."""
+        phenotypic = float(self.problem.X.residuals(self.problem.y).var())
+        return bounds_of_model(self.covariance, phenotypic, constrain)
+
+    def start(self, method: str) -> Tensor:
+        """Haseman-Elston regression with the probes of the traces, or equal parts of the phenotypic variance. Collective."""
+        problem = self.problem
+        if choose_start(method, self.covariance) == "haseman-elston":
+            products, Z = self._random_products()
+            if self._schedule.uses_probes:
+                self._probes = Probes(Z, products[:, :, :-1].contiguous())
+            return haseman_elston(problem, products, Z)
+        with problem.grid.together("choosing the start"):
+            return self.covariance.start(problem.X.residuals(problem.y).square().cpu())
+
+    def _random_products(self) -> tuple[Tensor, Tensor]:
+        """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, e the residuals. Collective; one pass over the kernels."""
+        problem = self.problem
+        Z = draw_probes(problem.layout.size, self._options.num_probes, self._options.seed).to(problem.grid.device)
+        Ze = torch.cat([Z, problem.X.residuals(problem.y)[:, None].float()], dim=1)
+        ones = torch.ones(len(self.covariance.parameters), dtype=torch.float64)
+        return self.covariance.times(Ze, ones, problem.grid, problem.layout, self._phase("reading the kernels")), Z
+
+    # Evaluations.
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Reply]:
+        """One after the other: each needs all of the memory. Collective."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Reply:
+        if self._schedule.uses_probes and self._probes is None:
+            products, Z = self._random_products()
+            self._probes = Probes(Z, products[:, :, :-1].contiguous())
+        try:
+            if request.want is Want.INFORMATION:
+                return expected_information(self.problem, request.theta, self._phase)
+            if request.want is Want.LOGLIK:
+                return log_likelihood(self.problem, request.theta, self._phase, request.how.dtype)
+            step, Py = ai_step(self.problem, request.theta, self._phase, request.how, self._probes, request.carried)
+        except NotPositiveDefiniteError:
+            return None
+        self._remembered = [*self._remembered, (step, Py)][-REMEMBERED:]
+        return step
+
+    def Py(self, step: Step) -> Tensor:
+        """From memory, or by the same evaluation again. Collective."""
+        for known, Py in self._remembered:
+            if torch.equal(known.theta, step.theta) and known.evaluation == step.evaluation:
+                return Py
+        self.evaluate([Request(step.theta, step.evaluation, carried=step.carried)])
+        return self._remembered[-1][1]
+
+    # What follows a fit.
+
+    def predictor(self, at: Step | Tensor, error_variances: bool) -> DensePredictor:
+        """From the Py of a step, or from V(θ) factored (for error variances inverted) in float64. Collective."""
+        theta = at.theta if isinstance(at, Step) else at
+        if isinstance(at, Step) and not error_variances:
+            return DensePredictor(self.problem, theta, self.Py(at), at.beta, None, self._phase)
+        return DensePredictor.at(self.problem, theta, self._phase, error_variances)

@@ -1,0 +1,108 @@
+"""Likelihood-ratio tests of variance components: of all random terms at once, and of the first one beside the others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.reml.fixed import null_log_likelihood
+from openreml_dist.reml.outcome import Stopping
+from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.solver import Solver
+from openreml_dist.reml.wald import chi2_tail
+from openreml_dist.traces import DEFAULT_PROBES
+
+SMALLEST_START = 0.01  # proportion of the variance that a component restarts from, if it was less
+TOLERANCE = 1e-3  # of θ in standard errors: ℓ is flat there, so it is good to 1e-6
+
+
+@dataclass(frozen=True)
+class VarianceTests:
+    """Likelihood-ratio tests of the variances of random terms; all log-likelihoods without −½(n−p) log 2π.
+
+    Attributes:
+        loglik_null: without any random term but the residual.
+        lrt: 2(ℓ − loglik_null), not below 0.
+        pvalue: of ``lrt`` under the mixture of χ² that variances at zero have.
+        pvalue_note: how good that mixture is.
+        loglik_reduced: without the first random term, the others refitted (GCTA's logL0); None if not asked for.
+    """
+
+    loglik_null: float
+    lrt: float
+    pvalue: float
+    pvalue_note: str
+    loglik_reduced: float | None
+
+    @classmethod
+    def of(cls, loglik: float, loglik_null: float, loglik_reduced: float | None, num_random: int) -> VarianceTests:
+        """Test all ``num_random`` variances at once: ½χ²₀ + ½χ²₁ for one, binomial weights as if independent for more."""
+        lrt = max(0.0, 2 * (loglik - loglik_null))
+        weights = [math.comb(num_random, df) / 2**num_random for df in range(num_random + 1)]
+        pvalue = sum(weight * chi2_tail(lrt, df) for df, weight in enumerate(weights))
+        note = "½χ²₀ + ½χ²₁" if num_random == 1 else "approximate: mixture of χ²₀...χ²_K with binomial weights"
+        return cls(loglik_null, lrt, pvalue, note, loglik_reduced)
+
+
+def can_test_variances(covariance: Covariance) -> bool:
+    """Whether V is a sum of variance components with independent residuals: leaving out correlations tests no variance."""
+    return covariance.is_linear and isinstance(covariance.terms[-1], Identity) and len(covariance.terms) > 1
+
+
+def refit_is_needed(covariance: Covariance) -> bool:
+    """Whether the test of the first random term takes a fit of its own: with one term alone it is closed. Local."""
+    return can_test_variances(covariance) and len(covariance.terms) > 2
+
+
+def variance_tests(
+    solver: Solver,
+    fit: FitResult,
+    y: Tensor,
+    X: Tensor,
+    *,
+    without_first: bool = True,
+    constrain: bool = True,
+    max_iter: int = 50,
+    traces: str = "auto",
+    num_probes: int = DEFAULT_PROBES["auto"],
+    seed: int = 1,
+) -> VarianceTests | None:
+    """All tests of a fit. Collective. Cost: that of a fit with several random terms, else none.
+
+    Args:
+        solver: of the fit.
+        fit: its result.
+        y: (n,).
+        X: (n, p).
+        without_first: test the first random term too.
+        constrain, max_iter, traces, num_probes, seed: of the fit without the first term, as ``Solver.fit`` has them.
+    Returns:
+        None for a model that ``can_test_variances`` refuses.
+    """
+    covariance = solver.covariance
+    if not can_test_variances(covariance):
+        return None
+    null = null_log_likelihood(y, X)
+    reduced = null if without_first else None
+    if without_first and refit_is_needed(covariance):
+        without = replace(solver, covariance=Covariance(covariance.terms[1:]))
+        reduced = without.fit(
+            y,
+            X,
+            start_without_first(fit.theta, constrain),
+            constrain=constrain,
+            stopping=Stopping(max_iter, tolerance_theta=TOLERANCE),
+            traces=traces,
+            num_probes=num_probes,
+            seed=seed,
+        ).loglik
+    return VarianceTests.of(fit.loglik, null, reduced, num_random=len(covariance.terms) - 1)
+
+
+def start_without_first(theta: Tensor, constrain: bool) -> Tensor:
+    """The other variances (r − 1,) where the fit of all left them, none of them on its bound if they are constrained. Local."""
+    start = theta[1:]
+    return start.clamp_min(SMALLEST_START * float(theta.sum())) if constrain else start
