@@ -17,7 +17,7 @@ from openreml_dist.app.report.prediction_files import blup_table, covariates, in
 from openreml_dist.app.report.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP, write_text
 from openreml_dist.app.snp_effects import snp_effects
 from openreml_dist.config import FitConfig, OutputConfig
-from openreml_dist.covariance import Covariance, Identity, Kernel
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import DOUBLE, FitSize
@@ -99,8 +99,7 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
     if genotypes is None:
         return PredictionRequest(settings.output, None)
     with grid.together("opening the genotypes"):
-        *genetic, residual = covariance.terms
-        of_grms = isinstance(residual, Identity) and all(isinstance(term, Kernel) for term in genetic)
+        of_grms = covariance.residual is not None and len(covariance.kernels) == len(covariance.terms) - 1
         if not inputs.grm_rows or not of_grms:
             raise ConfigError("output.snp_effects: SNPs have effects in models of one variance a GRM alone")
         paths = grm_paths(settings.data)

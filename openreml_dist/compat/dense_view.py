@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.errors import InputError
 
-if TYPE_CHECKING:
-    from openreml_dist.covariance.parameters import Parameter, ParameterMap
-    from openreml_dist.covariance.term import Samples
-
+Samples = range | NDArray[np.int64]
 CPU = torch.device("cpu")
 DENSE_LIMIT = 2**30  # bytes of all whole matrices of one call
 
@@ -38,6 +37,25 @@ def check_dense(n: int, matrices: int) -> None:
         )
 
 
+class Named(Protocol):
+    """A parameter, of which a whole matrix shows the name."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
+class NaturalValues(Protocol):
+    """How η (r,) depends on θ (r,), each on its own."""
+
+    def eta(self, theta: Tensor) -> Tensor:
+        """η at θ, differentiable."""
+        ...
+
+    def slopes(self, theta: Tensor) -> list[float]:
+        """∂η_i/∂θ_i for every i."""
+        ...
+
+
 class DenseView(ABC):
     """What a term also offers: itself as a whole matrix, as a function of the solver's θ. Local.
 
@@ -47,7 +65,7 @@ class DenseView(ABC):
 
     name: str
     size: int
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Named, ...]
     dense_dtype: torch.dtype | None = None
     dense_device: torch.device | str | None = None
 
@@ -114,8 +132,8 @@ class DenseView(ABC):
 
     @property
     @abstractmethod
-    def _map(self) -> ParameterMap:
-        """From θ to η."""
+    def _map(self) -> NaturalValues:
+        """From the solver's θ to η."""
 
     def _checked(self, theta: Tensor | None) -> Tensor:
         theta = torch.zeros(0) if theta is None else theta

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance.operators import Joint, Operator
-from openreml_dist.covariance.term import Index, Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.covariance.indices import Index, Indices, Piece, Samples, Spans, as_indices
+from openreml_dist.covariance.operator import Joint, Operator
+from openreml_dist.covariance.term import Term
 
 
 class BlockDiagonal(Operator):

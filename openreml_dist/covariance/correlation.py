@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.checks import count_of, finite_numbers
+from openreml_dist.covariance.indices import Samples, as_indices, take
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import Samples, Term, as_indices, take
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 

@@ -6,15 +6,18 @@ V_k = ∂V/∂θ_k; tile (i, j) of the lower triangle, i ≥ j.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.component import VarianceComponent
+from openreml_dist.covariance.indices import Piece, Spans, all_pairs
 from openreml_dist.covariance.parameters import ParameterMap, Quantity, Transform
-from openreml_dist.covariance.term import Index, Piece, Spans, Term, VarianceComponent, all_pairs
+from openreml_dist.covariance.products import Work, positions, times_factor
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid, Progress, no_progress
 from openreml_dist.layout import TileLayout
@@ -72,6 +75,25 @@ class Covariance:
         self.is_linear = self.map.is_plain and all(isinstance(term, VarianceComponent) for term in terms)
         ends = accumulate((len(term.parameters) for term in terms), initial=0)
         self._places = [slice(start, end) for start, end in pairwise(ends)]
+
+    @property
+    def kernels(self) -> tuple[Term, ...]:
+        """Terms of one variance times a relationship matrix that is stored or made of features."""
+        return tuple(term for term in self.terms if term.is_kernel)
+
+    @property
+    def residual(self) -> VarianceComponent | None:
+        """The last term if it is σ²I, else None."""
+        last = self.terms[-1]
+        return last if isinstance(last, VarianceComponent) and last.K.is_identity else None
+
+    @property
+    def kernel_and_identity(self) -> tuple[VarianceComponent, VarianceComponent] | None:
+        """The two terms of V = σ²K + σ²ₑI where there are no others and θ is the two variances, else None."""
+        first, residual = self.terms[0], self.residual
+        if len(self.terms) != 2 or not self.is_linear or residual is None or not isinstance(first, VarianceComponent):
+            return None
+        return first, residual
 
     def eta_by_term(self, theta: Tensor) -> list[Tensor]:
         """η of each term at θ (r,). Local."""
@@ -143,11 +165,15 @@ class Covariance:
             (r, n, m), the same on every rank.
         """
         products = torch.zeros(len(self.parameters), *B.shape, dtype=B.dtype, device=B.device)
-        spans = layout.spans(grid.rank)
-        with grid.together("reading ∂V/∂θ"):
-            for k, slope, piece, share in self._derivatives(spans, theta, grid.device):
-                _multiply_(products[k], piece, spans[piece.tile], B, slope)
-                progress(share)
+        slopes = self.map.slopes(theta)
+
+        def add(number: int, term: Term, eta: Tensor, work: Work) -> None:
+            place = self._places[number]
+            targets = [products[k] if k >= 0 else None for k in self.map.source[place]]
+            if any(target is not None for target in targets):
+                term.add_derivatives_times_(targets, B, eta, work, slopes[place])
+
+        self._each_adds(add, "reading ∂V/∂θ", theta, Work(grid, layout.spans(grid.rank), progress))
         return grid.sum_(products)
 
     def terms_times(
@@ -166,14 +192,49 @@ class Covariance:
             (terms, n, m), the same on every rank.
         """
         products = torch.zeros(len(self.terms), *B.shape, dtype=B.dtype, device=B.device)
-        spans = layout.spans(grid.rank)
-        with grid.together("reading the terms of V"):
-            for number, (term, eta) in enumerate(zip(self.terms, self.eta_by_term(theta), strict=True)):
-                factor, pieces = term.scaled_pieces(spans, eta, grid.device)
-                for piece in pieces:
-                    _multiply_(products[number], piece, spans[piece.tile], B, factor)
-                    progress((number + piece.share) / len(self.terms))
+
+        def add(number: int, term: Term, eta: Tensor, work: Work) -> None:
+            term.add_times_(products[number], B, eta, work)
+
+        self._each_adds(add, "reading the terms of V", theta, Work(grid, layout.spans(grid.rank), progress))
         return grid.sum_(products)
+
+    def product(
+        self, B: Tensor, theta: Tensor, grid: ProcessGrid, layout: TileLayout, progress: Progress = no_progress
+    ) -> Tensor:
+        """V(θ)B, in one pass over the stored kernels, V never assembled.
+
+        Collective. Cost: 2 n² m flops a term that has no cheaper way; one sum of n m numbers.
+
+        Args:
+            B: (n, m), the same on every rank; the product is computed in its precision.
+            theta: (r,) on the CPU.
+            grid: the ranks.
+            layout: which of them reads what.
+        Returns:
+            (n, m), the same on every rank.
+        """
+        VB = torch.zeros_like(B, memory_format=torch.contiguous_format)
+
+        def add(_: int, term: Term, eta: Tensor, work: Work) -> None:
+            term.add_times_(VB, B, eta, work)
+
+        self._each_adds(add, "reading V", theta, Work(grid, layout.spans(grid.rank), progress))
+        return grid.sum_(VB)
+
+    def _each_adds(self, add: Callable[[int, Term, Tensor, Work], None], doing: str, theta: Tensor, work: Work) -> None:
+        """Let every term add this rank's part of its product. Collective.
+
+        Terms whose data are sharded communicate, so that they come first, outside of the block in which one rank may fail.
+        """
+        each = list(enumerate(zip(self.terms, self.eta_by_term(theta), strict=True)))
+        for number, (term, eta) in each:
+            if term.is_sharded:
+                add(number, term, eta, work.operand(number, len(each)))
+        with work.grid.together(doing):
+            for number, (term, eta) in each:
+                if not term.is_sharded:
+                    add(number, term, eta, work.operand(number, len(each)))
 
     def contract(self, P: Projector, u: Tensor, theta: Tensor, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
         """V_k u for every k and tr(P V_k) = ⟨V⁻¹, V_k⟩ − ⟨W, V_k W⟩, in one pass over the stored kernels.
@@ -196,8 +257,8 @@ class Covariance:
         with V_inv.grid.together("reading ∂V/∂θ"):
             tiles = [tile for _, _, tile in V_inv.tiles()]
             for k, slope, piece, share in self._derivatives(spans, theta, V_inv.device):
-                rows, columns = _positions(piece, spans[piece.tile])
-                values = _times(piece.values.to(V_inv.dtype), slope)
+                rows, columns = positions(piece, spans[piece.tile])
+                values = times_factor(piece.values.to(V_inv.dtype), slope)
                 if piece.is_diagonal:
                     T[k, rows] += values * uW[0, rows]
                     leverage = tiles[piece.tile].diagonal() - uW[1:, rows].square().sum(dim=0)
@@ -240,34 +301,6 @@ def _add_(tile: Tensor, piece: Piece, factor: float) -> None:
         tile[piece.rows, piece.columns].add_(piece.values, alpha=factor)
     else:
         tile[all_pairs(piece.rows, piece.columns)] += piece.values.to(tile.dtype) * factor
-
-
-def _multiply_(product: Tensor, piece: Piece, span: tuple[range, range], B: Tensor, factor: float) -> None:
-    """Add what ``factor`` times a piece of a symmetric matrix, and its mirror image, contribute to the matrix times B."""
-    rows, columns = _positions(piece, span)
-    values = _times(piece.values.to(B.dtype), factor)
-    if piece.is_diagonal:
-        product[rows] += values[:, None] * B[rows]
-        return
-    product[rows] += values @ B[columns]
-    if span[0] != span[1]:  # the mirror image above the diagonal
-        product[columns] += values.mT @ B[rows]
-
-
-def _times(values: Tensor, factor: float) -> Tensor:
-    return values if factor == 1 else values * factor
-
-
-def _positions(piece: Piece, span: tuple[range, range]) -> tuple[Index, Index]:
-    """Rows and columns of the whole matrix."""
-    return _shifted(piece.rows, span[0]), _shifted(piece.columns, span[1])
-
-
-def _shifted(index: Index, span: range) -> Index:
-    if isinstance(index, Tensor):
-        return index + span.start
-    within = span[index]
-    return slice(within.start, within.stop)
 
 
 def _inner(A: Tensor, B: Tensor) -> Tensor:

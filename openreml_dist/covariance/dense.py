@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from openreml_dist.compat.dense_view import check_dense
+from openreml_dist.covariance.indices import Samples, as_indices
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import Samples, Term, as_indices, forward_derivatives
+from openreml_dist.covariance.term import Term, forward_derivatives
 from openreml_dist.errors import InputError
 
 MatrixFunction = Callable[[Tensor], Tensor]

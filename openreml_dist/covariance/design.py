@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.term import Indices
+from openreml_dist.covariance.indices import Indices
 from openreml_dist.errors import InputError
 
 SEPARATOR = "⋈"  # between the levels of an interaction, as torch-openreml has it

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.checks import finite_numbers
+from openreml_dist.covariance.indices import Samples, take
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import Samples, Term, take
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 SMOOTHNESS = (0.5, 1.5, 2.5)

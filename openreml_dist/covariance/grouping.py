@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.checks import coded
-from openreml_dist.covariance.term import Indices, Samples, Term, VarianceComponent, take
+from openreml_dist.covariance.component import VarianceComponent
+from openreml_dist.covariance.indices import Indices, Samples, distinct, take
+from openreml_dist.covariance.products import Work
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
+
+BLOCK = 4096  # samples whose rows of B are converted at once
 
 
 class SameLevel(Term):
@@ -27,6 +32,7 @@ class SameLevel(Term):
     """
 
     is_sparse = True
+    has_product = True
 
     def __init__(self, levels: Sequence[object] | NDArray[np.generic], name: str) -> None:
         self.labels, self.codes = coded(levels, name)
@@ -41,10 +47,29 @@ class SameLevel(Term):
         row_codes, column_codes = (torch.tensor(codes, device=device) for codes in (here, there))
         return (row_codes[:, None] == column_codes[None, :]).double()
 
-    def first_of_each(self) -> Indices:
-        """(n,) first sample of each sample's level: the same for two factors that group alike."""
-        _, first = np.unique(self.codes, return_index=True)
-        return first[self.codes]
+    def add_times_(self, product: Tensor, B: Tensor, eta: Tensor, work: Work, factor: float = 1.0) -> None:
+        """Z(ZᵀB): sums over the samples of each level, which this rank gives to its part of the samples. O(nm) flops."""
+        sums = torch.zeros(len(self.labels), B.shape[1], dtype=torch.float64, device=B.device)
+        for some in _in_blocks(range(self.size)):
+            sums.index_add_(0, self._codes_of(some, B.device), B[some.start : some.stop].double())
+        sums *= factor
+        for some in _in_blocks(work.part_of(self.size)):
+            product[some.start : some.stop] += sums[self._codes_of(some, B.device)].to(product.dtype)
+        work.progress(1.0)
+
+    def _codes_of(self, samples: range, device: torch.device) -> Tensor:
+        return torch.from_numpy(take(self.codes, samples)).to(device)
+
+    @property
+    def distinct_rows(self) -> tuple[Indices, Indices] | None:
+        """One for each level."""
+        return distinct(self.codes)
+
+    @property
+    def groups(self) -> Indices | None:
+        """First sample of each sample's level: the same for two factors that group alike."""
+        first, level = distinct(self.codes)
+        return first[level]
 
     def selected(self, samples: Indices) -> SameLevel:
         """The levels of some samples."""
@@ -68,3 +93,7 @@ class Grouping(VarianceComponent):
         if len(self.K.labels) in (1, self.size):
             why = "all samples have the same level" if len(self.K.labels) == 1 else "every sample has a level of its own"
             raise InputError(f"grouping factor {name}: {why}, so its variance cannot be estimated")
+
+
+def _in_blocks(samples: range) -> list[range]:
+    return [samples[start : start + BLOCK] for start in range(0, len(samples), BLOCK)]

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.checks import coded, count_of, finite_numbers
+from openreml_dist.covariance.component import VarianceComponent
+from openreml_dist.covariance.indices import Samples, take
 from openreml_dist.covariance.parameters import Parameter
-from openreml_dist.covariance.term import DiagonalTerm, Samples, VarianceComponent, take
+from openreml_dist.covariance.term import DiagonalTerm
 from openreml_dist.errors import InputError
 
 
@@ -22,6 +24,8 @@ class IdentityMatrix(DiagonalTerm):
         n: samples.
         dtype, device: of the whole matrix that a call gives.
     """
+
+    is_identity = True
 
     def __init__(self, n: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> None:
         self.name = "identity"

@@ -14,18 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance.checks import samples_of
-from openreml_dist.covariance.term import (
-    EVERYTHING,
-    Index,
-    Indices,
-    Piece,
-    Samples,
-    Spans,
-    Term,
-    VarianceComponent,
-    all_pairs,
-    take,
-)
+from openreml_dist.covariance.component import VarianceComponent
+from openreml_dist.covariance.indices import EVERYTHING, Index, Indices, Piece, Samples, Spans, all_pairs, take
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 READ_AHEAD = 2  # chunks that are read while another is used
@@ -173,6 +164,7 @@ class Kernel(VarianceComponent):
         cache_bytes: host memory that this rank may spend on tiles.
     """
 
+    is_kernel = True
     K: StoredMatrix
 
     def __init__(self, source: KernelSource, index: Indices, name: str = "genetic", cache_bytes: int = 0) -> None:

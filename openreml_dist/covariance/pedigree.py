@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openreml_dist.covariance.selected import Selected
-from openreml_dist.covariance.term import EVERYTHING, Index, Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.covariance.indices import EVERYTHING, Index, Indices, Piece, Samples, Spans, as_indices
+from openreml_dist.covariance.term import Selected, Term
 from openreml_dist.errors import InputError
 
 UNKNOWN = frozenset({"", "0", "na", "nan", "nat", "none", "<na>", "."})  # parents, in lower case

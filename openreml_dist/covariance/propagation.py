@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance.blocks import BlockDiagonal
-from openreml_dist.covariance.operators import Joint, Operator
+from openreml_dist.covariance.indices import Indices, Piece, Samples, Spans, as_indices
+from openreml_dist.covariance.operator import Joint, Operator
 from openreml_dist.covariance.parameters import Quantity
-from openreml_dist.covariance.term import Indices, Piece, Samples, Spans, Term, as_indices
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 

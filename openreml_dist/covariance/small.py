@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from openreml_dist.covariance.indices import Samples, as_indices
 from openreml_dist.covariance.parameters import Parameter, Quantity
-from openreml_dist.covariance.term import Samples, Term, as_indices
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from openreml_dist.covariance.component import VarianceComponent
 from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.identity import Heterogeneous, IdentityMatrix
-from openreml_dist.covariance.operators import Scaled
 from openreml_dist.covariance.parameters import Log, Logit, Transform
-from openreml_dist.covariance.term import Term, VarianceComponent
+from openreml_dist.covariance.scaled import Scaled
+from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 LOG_DEVIATION = Log(scale=0.5)  # θ = ½ log σ²

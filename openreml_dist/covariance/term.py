@@ -8,83 +8,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.compat.dense_view import DenseView
+from openreml_dist.covariance.checks import samples_of
+from openreml_dist.covariance.indices import EVERYTHING, Indices, Piece, Samples, Spans, distinct, same_sample, take
 from openreml_dist.covariance.parameters import Parameter, ParameterMap, Quantity
+from openreml_dist.covariance.products import Work, add_piece_
 
-Indices = NDArray[np.int64]
-Samples = range | Indices
-"""Rows or columns of a tile: a range, or any samples in any order."""
-
-Spans = Sequence[tuple[range, range]]
-"""Rows and columns of tiles; any two ranges are equal or disjoint."""
-
-Index = slice | Tensor
-EVERYTHING = slice(None)
-
-
-def as_indices(samples: Samples) -> Indices:
-    """The samples as an array (count,)."""
-    return np.arange(samples.start, samples.stop) if isinstance(samples, range) else samples
-
-
-Number = TypeVar("Number", bound=np.generic)
-
-
-def take(values: NDArray[Number], samples: Samples) -> NDArray[Number]:
-    """``values[samples]``, a view for a range."""
-    return values[samples.start : samples.stop] if isinstance(samples, range) else values[samples]
-
-
-def all_pairs(rows: Index, columns: Index) -> tuple[Index, Index]:
-    """An index for every row with every column."""
-    return (rows[:, None] if isinstance(rows, Tensor) and isinstance(columns, Tensor) else rows), columns
-
-
-def samples_at(index: Index, span: range) -> Samples:
-    """The samples at an index within a tile."""
-    return span[index] if isinstance(index, slice) else index.numpy() + span.start
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a tile: its numbers on ``rows`` x ``columns``, counted within the tile.
-
-    Attributes:
-        tile: number of the tile among those asked for.
-        rows, columns: slices, or int64 indices.
-        values: (rows, columns), or (rows,) for the diagonal of a tile that is diagonal.
-        share: how much of the pass over this term is done with this piece.
-    """
-
-    tile: int
-    rows: Index
-    columns: Index
-    values: Tensor
-    share: float
-
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether ``values`` is the diagonal of a diagonal tile."""
-        return self.values.ndim == 1
-
-    def with_values(self, values: Tensor) -> Piece:
-        """Other numbers in the same place."""
-        return replace(self, values=values)
+Spread = Callable[[Tensor], Tensor]
 
 
 class Term(DenseView, ABC):
     """A symmetric n x n matrix V(η), known by its entries.
 
     Whoever writes one gives ``entries``, and ``derivatives`` where they are known; all else follows. A tile that is zero is
-    None, so that it costs nothing. All methods are local: they read or generate, and ask no other rank.
+    None, so that it costs nothing. All methods are local: they read or generate, and ask no other rank. Only the two products
+    ``add_times_`` and ``add_derivatives_times_`` may communicate, of a term that says so (``is_sharded``).
 
     Attributes:
         name: in messages.
@@ -93,6 +36,12 @@ class Term(DenseView, ABC):
         is_stored: entries are read, or otherwise cost less in a pass than tile by tile: a product with it is taken in the
             order of its pieces.
         is_sparse: most tiles are zero: a product asks it before factors whose entries would be of no use.
+        is_diagonal: V is known to be diagonal.
+        is_identity: V is I, without parameters.
+        is_kernel: one variance times a relationship matrix that is stored or made of features.
+        has_product: products with block vectors have a cheaper way than tiles.
+        is_sharded: ranks hold different data, and a product communicates: every rank calls it, outside of ``grid.together``,
+            and it makes a failure of one that of all.
     """
 
     name: str
@@ -100,6 +49,11 @@ class Term(DenseView, ABC):
     parameters: tuple[Parameter, ...] = ()
     is_stored: bool = False
     is_sparse: bool = False
+    is_diagonal: bool = False
+    is_identity: bool = False
+    is_kernel: bool = False
+    has_product: bool = False
+    is_sharded: bool = False
 
     @abstractmethod
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
@@ -134,13 +88,61 @@ class Term(DenseView, ABC):
 
     def selected(self, samples: Indices) -> Term:
         """The term on ``samples`` of it, in any order, repeated or not: ZVZᵀ with a one-hot Z."""
-        from openreml_dist.covariance.selected import Selected
-
         return Selected(self, samples)
 
     @property
     def _map(self) -> ParameterMap:
         return ParameterMap.of(self.parameters)
+
+    # What spares work, where it is known.
+
+    @property
+    def distinct_rows(self) -> tuple[Indices, Indices] | None:
+        """Samples whose rows are all that there are, and which of them each sample repeats; None if unknown."""
+        return None
+
+    @property
+    def groups(self) -> Indices | None:
+        """(n,) first sample of each sample's level where V is ZZᵀ of a factor, perhaps times one variance; None for others."""
+        return None
+
+    def whole_diagonal(self, eta: Tensor, device: torch.device) -> Tensor | None:
+        """The diagonal (n,) of V(η) where V has nothing beside it, zeros for a variance of zero; None for all others."""
+        return None
+
+    # Products with block vectors: each rank adds its part, and the caller sums over ranks once for all terms.
+
+    def add_times_(self, product: Tensor, B: Tensor, eta: Tensor, work: Work, factor: float = 1.0) -> None:
+        """Add this rank's part of ``factor`` V(η)B; by default from its tiles.
+
+        Args:
+            product: (n, m) [in, out], in the precision of B.
+            B: (n, m), the same on every rank.
+            eta: (m,) of the term, on the CPU.
+            work: which part is this rank's.
+            factor: of the product.
+        """
+        own, pieces = self.scaled_pieces(work.spans, eta, work.device)
+        for piece in pieces:
+            add_piece_(product, piece, work.spans[piece.tile], B, own * factor)
+            work.progress(piece.share)
+
+    def add_derivatives_times_(
+        self, products: Sequence[Tensor | None], B: Tensor, eta: Tensor, work: Work, factors: Sequence[float]
+    ) -> None:
+        """Add this rank's part of ``factors[k]`` ∂V/∂η_k B for every k; by default from its tiles, in one pass.
+
+        Args:
+            products: (n, m) each [in, out]; None for a parameter that is not asked for, and one tensor more than once for
+                parameters that are one θ.
+            B, eta, work: as for ``add_times_``.
+            factors: ∂η_k/∂θ.
+        """
+        for k, piece in self.dpieces(work.spans, eta, work.device):
+            product = products[k]
+            if product is not None:
+                add_piece_(product, piece, work.spans[piece.tile], B, factors[k])
+                work.progress(piece.share)
 
     # Tiles, one by one and in passes.
 
@@ -183,9 +185,10 @@ class Term(DenseView, ABC):
 
 
 class DiagonalTerm(Term):
-    """A term whose V is diagonal, given by its diagonal: O(n) in all."""
+    """A term whose V is diagonal, given by its diagonal: O(n) in all, products included, whose pieces are diagonals."""
 
     is_sparse = True
+    is_diagonal = True
 
     @abstractmethod
     def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
@@ -218,89 +221,106 @@ class DiagonalTerm(Term):
         for piece in self.pieces(spans, eta, device):
             yield piece, self.diagonal_derivatives(spans[piece.tile][0], eta, device)
 
+    def whole_diagonal(self, eta: Tensor, device: torch.device) -> Tensor | None:
+        """V_ii for every sample."""
+        return self.diagonal(range(self.size), eta, device)
+
     def selected(self, samples: Indices) -> Term:
         """The term on ``samples`` of it; diagonal again where none comes twice."""
-        from openreml_dist.covariance.selected import Selected, SelectedDiagonal
-
         return (SelectedDiagonal if len(np.unique(samples)) == len(samples) else Selected)(self, samples)
 
 
-class VarianceComponent(Term):
-    """σ²K: one variance times a matrix K without parameters.
+class Selected(Term):
+    """ZVZᵀ with a one-hot Z: entry (i, j) is V at (index i, index j), asked for tile by tile.
 
     Args:
-        K: the matrix, by its entries.
-        name: of the component and of its variance.
+        term: V (m, m).
+        index: (n,) sample of V for each sample of this term.
     """
 
-    def __init__(self, K: Term, name: str) -> None:
-        assert not K.parameters, f"{name}: K has parameters; use Scaled"
-        self.K = K
-        self.name = name
-        self.size = K.size
-        self.parameters = (Parameter.variance(name),)
-        self.is_stored = K.is_stored
-        self.is_sparse = K.is_sparse
+    def __init__(self, term: Term, index: Indices) -> None:
+        self.term = term
+        self.index = samples_of(index, term.size, term.name)
+        self.name = term.name
+        self.size = len(self.index)
+        self.parameters = term.parameters
+        self.is_sparse = term.is_sparse
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
-        """σ²K on ``rows`` x ``columns``, float64."""
-        K = self.K.entries(rows, columns, eta[:0], device)
-        return None if K is None else K.double() * eta[0]  # not in the precision of a float32 tile
+        """V at the selected samples."""
+        few_rows, few_columns, spread = self._distinct(rows, columns, device)
+        values = self.term.entries(few_rows, few_columns, eta, device)
+        return None if values is None else spread(values)
 
     def derivatives(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor | None]:
-        """K on ``rows`` x ``columns``."""
-        return [self.K.entries(rows, columns, eta[:0], device)]
+        """∂V/∂η_k at the selected samples."""
+        few_rows, few_columns, spread = self._distinct(rows, columns, device)
+        slopes = self.term.derivatives(few_rows, few_columns, eta, device)
+        return [None if values is None else spread(values) for values in slopes]
+
+    @property
+    def distinct_rows(self) -> tuple[Indices, Indices] | None:
+        """One for each sample of V that is selected."""
+        return distinct(self.index)
+
+    def _distinct(self, rows: Samples, columns: Samples, device: torch.device) -> tuple[Indices, Indices, Spread]:
+        """The samples of V in a tile, each once, and what makes the tile of their entries."""
+        (few_rows, to_rows), (few_columns, to_columns) = (
+            np.unique(take(self.index, samples), return_inverse=True) for samples in (rows, columns)
+        )
+        here, there = (torch.from_numpy(places).to(device) for places in (to_rows, to_columns))
+
+        def spread(values: Tensor) -> Tensor:
+            return values.index_select(1, there).index_select(0, here)  # the few rows first: then whole rows are copied
+
+        return few_rows, few_columns, spread
 
     def start(self, squares: Tensor, share: float) -> Tensor:
-        """σ² such that the mean of σ²K_ii is the mean of ``share`` times ``squares``."""
-        return torch.tensor([share * float(squares.mean()) / mean_diagonal(self.K, NO_PARAMETERS)], dtype=torch.float64)
+        """That of V, its squares the means over the samples that are one of V; the mean of all where none is."""
+        index = torch.from_numpy(self.index)
+        counts = torch.zeros(self.term.size, dtype=torch.float64).index_add_(0, index, torch.ones_like(squares))
+        sums = torch.zeros_like(counts).index_add_(0, index, squares)
+        return self.term.start(torch.where(counts > 0, sums / counts.clamp_min(1), squares.mean()), share)
 
-    def selected(self, samples: Indices) -> VarianceComponent:
-        """σ² times K on ``samples`` of it."""
-        component = VarianceComponent(self.K.selected(samples), self.name)
-        component.parameters = self.parameters  # with their transform
-        return component
+    def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
+        """That of V."""
+        return self.term.summary(eta)
 
-    def pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Piece]:
-        """Pieces of σ²K."""
-        for piece in self.K.pieces(spans, eta[:0], device):
-            yield piece.with_values(piece.values.double() * eta[0])
-
-    def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[Piece, Sequence[Tensor | None]]]:
-        """Pieces of σ²K and of K."""
-        for piece in self.K.pieces(spans, eta[:0], device):
-            yield piece.with_values(piece.values.double() * eta[0]), [piece.values]
-
-    def dpieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece]]:
-        """Pieces of K."""
-        for piece in self.K.pieces(spans, eta[:0], device):
-            yield 0, piece
-
-    def scaled_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> tuple[float, Iterator[Piece]]:
-        """σ² and the pieces of K."""
-        return float(eta[0]), self.K.pieces(spans, eta[:0], device)
+    def selected(self, samples: Indices) -> Term:
+        """V at samples of the samples."""
+        return self.term.selected(self.index[samples])
 
 
-NO_PARAMETERS = torch.zeros(0, dtype=torch.float64)
-MEAN_OF = 64  # first samples whose mean diagonal stands for that of all: a stored K is read in one place
+class SelectedDiagonal(DiagonalTerm):
+    """A diagonal term on some samples of it, none of them twice, so that it stays diagonal.
 
+    Args:
+        term: diagonal, of size m.
+        index: (n,) sample of it for each sample of this term, all different.
+    """
 
-def mean_diagonal(term: Term, eta: Tensor) -> float:
-    """The mean of V_ii over the first samples; 1 where it is zero."""
-    few = range(min(MEAN_OF, term.size))
-    V = term.entries(few, few, eta, torch.device("cpu"))
-    return 1.0 if V is None else float(V.diagonal().double().mean()) or 1.0
+    def __init__(self, term: DiagonalTerm, index: Indices) -> None:
+        self.term = term
+        self.index = samples_of(index, term.size, term.name)
+        self.name = term.name
+        self.size = len(self.index)
+        self.parameters = term.parameters
 
+    def diagonal(self, samples: Samples, eta: Tensor, device: torch.device) -> Tensor:
+        """That of the term."""
+        return self.term.diagonal(take(self.index, samples), eta, device)
 
-def same_sample(rows: Samples, columns: Samples, device: torch.device) -> Tensor | None:
-    """1.0 where row and column are the same sample (rows, columns); None where none is. Decided on the host."""
-    if isinstance(rows, range) and isinstance(columns, range):
-        if rows.start >= columns.stop or columns.start >= rows.stop:
-            return None
-    elif np.intersect1d(as_indices(rows), as_indices(columns)).size == 0:
-        return None
-    here, there = (torch.from_numpy(as_indices(samples)).to(device) for samples in (rows, columns))
-    return (here[:, None] == there[None, :]).double()
+    def diagonal_derivatives(self, samples: Samples, eta: Tensor, device: torch.device) -> Sequence[Tensor]:
+        """Those of the term."""
+        return self.term.diagonal_derivatives(take(self.index, samples), eta, device)
+
+    def selected(self, samples: Indices) -> Term:
+        """The term at samples of the samples."""
+        return self.term.selected(self.index[samples])
+
+    def start(self, squares: Tensor, share: float) -> Tensor:
+        """As for any selection."""
+        return Selected(self.term, self.index).start(squares, share)
 
 
 def forward_derivatives(function: Callable[[Tensor], Tensor], point: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, SameLevel, VarianceComponent
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
 from openreml_dist.models.structures import Heterogeneous, Independent, Structure, term_of
@@ -184,8 +184,8 @@ def _covariance(
     terms = [term_of(structure, records, name) for name, structure in structures.items()]
     groups: dict[bytes, str] = {}
     for term in terms:
-        if isinstance(term, VarianceComponent) and isinstance(term.K, SameLevel):
-            same = groups.setdefault(term.K.first_of_each().tobytes(), term.name)
+        if term.groups is not None:
+            same = groups.setdefault(term.groups.tobytes(), term.name)
             if same != term.name:
                 raise InputError(f"{same} and {term.name} group the records alike, so their variances cannot be told apart")
     return Covariance(terms, fixed=fix, shared=share, transforms=transform)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist import covariance as cov
-from openreml_dist.covariance.operators import has_scale
+from openreml_dist.covariance.operator import has_scale
 from openreml_dist.errors import ConfigError
 from openreml_dist.models.columns import joined_labels, labels_of
 

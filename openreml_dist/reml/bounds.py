@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, DiagonalTerm, VarianceComponent
+from openreml_dist.covariance import Covariance
 
 SHRINKAGE = 0.1  # of a parameter in one step towards a bound where its slope vanishes
 DISTANCE = 1e-6  # of such a bound that is kept, over that of the start
@@ -84,12 +84,7 @@ def bounds_of_model(covariance: Covariance, phenotypic: float, constrain: bool) 
     """
     lower, upper = covariance.map.bounds()
     vanishing = torch.zeros_like(lower, dtype=torch.bool)
-    independent = {
-        parameter.name
-        for term in covariance.terms
-        if isinstance(term.K if isinstance(term, VarianceComponent) else term, DiagonalTerm)
-        for parameter in term.parameters
-    }
+    independent = {parameter.name for term in covariance.terms if term.is_diagonal for parameter in term.parameters}
     for parameter, k in zip(covariance.map.parameters, covariance.map.source, strict=True):
         if k < 0 or lower[k] == -math.inf:
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance, Identity
+from openreml_dist.covariance import Covariance
 from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.outcome import Stopping
 from openreml_dist.reml.result import FitResult
@@ -49,7 +49,7 @@ class VarianceTests:
 
 def can_test_variances(covariance: Covariance) -> bool:
     """Whether V is a sum of variance components with independent residuals: leaving out correlations tests no variance."""
-    return covariance.is_linear and isinstance(covariance.terms[-1], Identity) and len(covariance.terms) > 1
+    return covariance.is_linear and covariance.residual is not None and len(covariance.terms) > 1
 
 
 def refit_is_needed(covariance: Covariance) -> bool:

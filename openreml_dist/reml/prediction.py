@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Term
-from openreml_dist.covariance.term import Indices
+from openreml_dist.covariance.indices import Indices
 
 
 @dataclass(frozen=True)

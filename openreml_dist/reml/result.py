@@ -62,8 +62,8 @@ class FitResult:
         units: of θ, as ``covariance.Parameter`` has them; by default variances.
         is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
         Py: (n,) P y at the estimate, from which effects are predicted, where the engine keeps it.
-        unknown: names of parameters that the likelihood of these data does not depend on: they keep the value of the start,
-            without a standard error.
+        unknown: names of parameters that the likelihood of these data does not depend on, and of what is derived from them:
+            they keep the value of the start, without a standard error.
     """
 
     status: Status
@@ -104,7 +104,7 @@ class FitResult:
             covariance.is_linear,
             tuple(quantity.unit for quantity in covariance.map.quantities()),
             Py,
-            tuple(name for name, kept in zip(covariance.parameters, outcome.last.fixed.tolist(), strict=True) if kept),
+            _unknown(covariance, step.theta, outcome.last.fixed),
         )
 
     @property
@@ -195,6 +195,19 @@ def delta_method(
         Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None, unit)
         for ((name, unit, _), value), se in zip(values.items(), ses, strict=True)
     )
+
+
+def _unknown(covariance: Covariance, theta: Tensor, fixed: Tensor) -> tuple[str, ...]:
+    """Names of fixed parameters (r,), and of what changes with them at θ."""
+    if not bool(fixed.any()):
+        return ()
+    names = [name for name, kept in zip(covariance.parameters, fixed.tolist(), strict=True) if kept]
+    quantities = [*covariance.summary(theta)]
+    if quantities:
+        gradients = torch.func.jacrev(lambda point: torch.stack([*covariance.summary(point).values()]))(theta)
+        changes = (gradients[:, fixed] != 0).any(dim=1).tolist()
+        names += [quantity.name for quantity, changed in zip(quantities, changes, strict=True) if changed]
+    return tuple(names)
 
 
 def singular_directions(AI: Tensor, among: Tensor) -> list[int]:

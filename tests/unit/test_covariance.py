@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from openreml_dist import Covariance, Grouping, Identity, Kernel
-from openreml_dist.covariance import VarianceComponent
+from openreml_dist.covariance import FeatureKernel, Heterogeneous, IdentityMatrix, Scaled, VarianceComponent, Weighted
 from openreml_dist.errors import InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
@@ -149,3 +149,33 @@ def test_covariance_sums_its_terms_and_multiplies_with_their_derivatives(tile_si
 def test_terms_that_make_no_sense_are_refused(make: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()  # type: ignore[operator]
+
+
+def test_a_covariance_says_what_its_terms_are() -> None:
+    n = 6
+    K = np.eye(n) + 0.5
+    stored, made = Kernel.from_array(K), FeatureKernel(np.random.default_rng(2).standard_normal((n, 3)), "snps")
+    litters = Grouping([0, 0, 1, 1, 1, 2], "litter")
+    whole = Covariance([stored, litters, made, Identity(n)])
+    assert whole.kernels == (stored, made) and whole.residual is whole.terms[-1] and whole.kernel_and_identity is None
+    two = Covariance([stored, VarianceComponent(IdentityMatrix(n), "residual")])
+    assert two.kernel_and_identity == two.terms and two.residual is two.terms[1]
+    assert Covariance([stored, Identity(n)], fixed={"genetic": 0.5}).kernel_and_identity is None
+    for last in (litters, Heterogeneous([0, 0, 1, 1, 1, 0])):
+        other = Covariance([stored, last])
+        assert other.residual is None and other.kernel_and_identity is None
+
+
+def test_a_term_says_what_spares_work() -> None:
+    litters, weights = Grouping([7, 7, 3, 7], "litter"), Scaled(Weighted([1.0, 2.0, 0.5, 4.0]), "error")
+    assert litters.groups is not None and litters.groups.tolist() == [0, 0, 2, 0]
+    assert litters.distinct_rows is not None
+    first, which = litters.distinct_rows
+    assert first[which].tolist() == [0, 0, 2, 0] and not litters.is_diagonal
+    assert weights.is_diagonal and weights.groups is None and weights.distinct_rows is None
+    eta = torch.tensor([3.0], dtype=torch.float64)
+    diagonal = weights.whole_diagonal(eta, torch.device("cpu"))
+    assert diagonal is not None and diagonal.tolist() == [3.0, 6.0, 1.5, 12.0]
+    assert litters.whole_diagonal(eta, torch.device("cpu")) is None
+    none = litters.whole_diagonal(0 * eta, torch.device("cpu"))
+    assert none is not None and none.tolist() == [0.0] * 4

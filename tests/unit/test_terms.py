@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Identity, Piece, Samples, Spans
-from openreml_dist.covariance.term import as_indices, forward_derivatives
+from openreml_dist.covariance.indices import as_indices
+from openreml_dist.covariance.term import forward_derivatives
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout
 from tests.helpers.million import TERMS

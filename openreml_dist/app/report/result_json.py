@@ -8,6 +8,7 @@ from typing import Any
 
 from openreml_dist.app.report.provenance import input_digests, versions
 from openreml_dist.app.report.results import Results
+from openreml_dist.app.report.warnings import warnings
 from openreml_dist.reml import FitResult, Iteration
 from openreml_dist.reml.likelihood_ratio import VarianceTests
 
@@ -68,6 +69,8 @@ def _estimates(fit: FitResult, fixed_names: tuple[str, ...], tests: VarianceTest
         "estimates": [asdict(estimate) for estimate in fit.estimates],
         "parameters": list(fit.parameters),
         "confounded": list(fit.confounded),
+        "unknown": list(fit.unknown),
+        "warnings": warnings(fit),
         "theta_covariance": fit.theta_covariance.tolist(),
         "monte_carlo_se": fit.monte_carlo_se.tolist(),
         "fixed_effects": [

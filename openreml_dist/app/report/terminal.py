@@ -12,6 +12,7 @@ from rich.text import Text
 
 from openreml_dist.app.report.decimals import decimals_notes
 from openreml_dist.app.report.numbers import Format, Pair, columns
+from openreml_dist.app.report.warnings import warnings
 from openreml_dist.grid import Progress as Report
 from openreml_dist.grid import no_progress
 from openreml_dist.reml import FitResult, Iteration
@@ -127,25 +128,6 @@ class Terminal:
         if tests is not None or traits:  # else there is no result.hsq
             found += decimals_notes(fit, list(traits), fixed_names if fixed_in_hsq else ())
         self.say(*(f"warning: {warning}" for warning in found))
-
-
-def warnings(fit: FitResult) -> list[str]:
-    """What a reader of the estimates should not overlook."""
-    found = [
-        f"{name} is on its bound, so it has no standard error"
-        for name, held in zip(fit.parameters, fit.at_bound.tolist(), strict=True)
-        if held
-    ]
-    if fit.is_linear:
-        found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
-        found += [f"{c.name} is more than the whole variance" for c in fit.components if c.proportion > 1]
-    if fit.confounded:
-        found.append(
-            f"{', '.join(fit.confounded)} cannot be told apart (singular information); take no standard error seriously"
-        )
-    if fit.status.exit_code != 0:
-        found.append(f"{fit.status}: {fit.message}; the estimates are those of the last iteration")
-    return found
 
 
 def _components(fit: FitResult) -> Table:

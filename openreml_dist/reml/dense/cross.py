@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Term
-from openreml_dist.covariance.term import Indices
+from openreml_dist.covariance.indices import Indices
 from openreml_dist.grid import ProcessGrid, Progress
 from openreml_dist.linalg import quadratic_forms
 from openreml_dist.tiled import TiledSymmetric

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Sum, Term
-from openreml_dist.covariance.shape import diagonal_if_alone, distinct_rows
-from openreml_dist.covariance.term import Indices
+from openreml_dist.covariance.indices import Indices
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.cross import CrossCovariance, prior_variances
@@ -155,7 +154,7 @@ class DensePredictor:
         if len(others) == len(diagonals) - 1:
             rest = torch.stack([*others, torch.zeros_like(self.Py)]).sum(dim=0) + self.problem.jitter
             return self._prior(term, eta, everything), self._error_of_diagonal(rest, self._P.XF)
-        first, inverse = distinct_rows(term) or (everything, everything)
+        first, inverse = term.distinct_rows or (everything, everything)
         found = self._effects_of(term.name, term, eta, everything, first)
         assert found.prior is not None and found.pev is not None
         return found.prior[inverse], found.pev[inverse]
@@ -191,7 +190,7 @@ class DensePredictor:
         return prior_variances(term, eta, targets, self.problem.grid).cpu()
 
     def _diagonal(self, term: Term, eta: Tensor) -> Tensor | None:
-        return diagonal_if_alone(term, eta, self.problem.grid.device)
+        return term.whole_diagonal(eta, self.problem.grid.device)
 
     @property
     def _num_fixed(self) -> int:
@@ -205,9 +204,9 @@ def extra_inverses(covariance: Covariance, theta: Tensor) -> float:
     Local; θ (r,) on the CPU.
     """
     dense = [
-        len(rows[0]) if (rows := distinct_rows(term)) else term.size
+        len(rows[0]) if (rows := term.distinct_rows) else term.size
         for term, eta in zip(covariance.terms, covariance.eta_by_term(theta), strict=True)
-        if diagonal_if_alone(term, eta, torch.device("cpu")) is None
+        if term.whole_diagonal(eta, torch.device("cpu")) is None
     ]
     return sum(dense) / covariance.size if len(dense) > 1 else 0.0
 
