@@ -84,6 +84,7 @@ class DataConfig:
     covar: Optional[str] = None
     table: Optional[str] = None  # records with a header, for the models that name columns; instead of pheno
     pedigree: Optional[str] = None  # table of animals with their parents; None takes the columns of the records
+    missing: list[str] = field(default_factory=lambda: ["NA", "-9", "nan", "NaN", ".", ""])  # codes, in every table
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,26 @@ from openreml_dist.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of n records without a data frame, for models that need no more of them: pandas takes long to import."""
+
+    num_records: int
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        """Their number n."""
+        return self.num_records
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a column."""
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A column (n,)."""
+        return self.columns[name]
 
 
 def joined_labels(records: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.str_]:

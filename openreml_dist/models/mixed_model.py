@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.models.columns import Columns
 from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
-from openreml_dist.models.structures import Heterogeneous, Independent, Structure, term_of
+from openreml_dist.models.structures import Heterogeneous, Independent, Structure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +41,7 @@ class MixedModel:
         covariance: V(θ), the residual last.
         fixed_names: p names.
         trait: what y is.
-        records: the analysed rows of the table, a row a record, in the order of y.
+        records: the analysed rows of the table, a row a record, in the order of y (``Columns`` where no data frame is needed).
         report: what was read and left out, in words.
         dropped: records left out by reason.
     """
@@ -48,7 +51,7 @@ class MixedModel:
     covariance: Covariance
     fixed_names: tuple[str, ...]
     trait: str
-    records: pd.DataFrame
+    records: pd.DataFrame | Columns
     report: tuple[str, ...]
     dropped: dict[str, int]
 
@@ -101,17 +104,48 @@ class MixedModel:
         if traits:
             X, names = by_trait(X, names, records[TRAIT].astype(str).tolist())
             trait = ", ".join(traits)
-        covariance = _covariance(structures, records, fix, share, transform)
-        return cls(
-            torch.tensor(y),
-            torch.tensor(checked(X, names)),
-            covariance,
+        return cls.of_design(
+            np.array(y),
+            np.array(checked(X, names)),
             names,
             trait,
             records,
-            tuple(report),
+            structures,
+            report,
             dropped,
+            fix=fix,
+            share=share,
+            transform=transform,
         )
+
+    @classmethod
+    def of_design(
+        cls,
+        y: NDArray[np.float64],
+        X: NDArray[np.float64],
+        fixed_names: tuple[str, ...],
+        trait: str,
+        records: Any,
+        structures: Mapping[str, Structure],
+        report: Sequence[str],
+        dropped: dict[str, int],
+        *,
+        fix: Mapping[str, float] | None = None,
+        share: Sequence[Sequence[str]] = (),
+        transform: Mapping[str, str] | None = None,
+    ) -> MixedModel:
+        """Describe a model whose y and X are made already. Local.
+
+        Args:
+            y, X: (n,) and (n, p), their memory shared where torch can.
+            fixed_names, trait: what they are called.
+            records: a data frame, or ``Columns``, of the n records.
+            structures: random terms by name and, last, the residual.
+            report, dropped: what was read and left out.
+            fix, share, transform: as in ``from_dataframe``.
+        """
+        covariance = _covariance(structures, records, fix, share, transform)
+        return cls(torch.as_tensor(y), torch.as_tensor(X), covariance, fixed_names, trait, records, tuple(report), dropped)
 
     def reml(self, grid: ProcessGrid | None = None, **settings: Any) -> REML:
         """The solver of this model; settings are those of ``REML``. Collective."""
@@ -164,24 +198,37 @@ def _complete(
                 keep((records[VALUE].notna() | (records[TRAIT] != trait)).to_numpy(), f"have no value of {trait}")
         else:
             keep(records[column].notna().to_numpy(), f"have no value of {column}")
+    causes = []
     for structure in structures.values():
         for why in structure.usable(records):
-            keep(structure.usable(records)[why], why)
+            good = structure.usable(records)[why]
+            causes += [structure.mismatch(records)] if len(good) and not good.any() else []
+            keep(good, why)
     if records.empty:
-        raise InputError(
-            "no record has everything that the model uses:\n  " + "\n  ".join(f"{n:,} {why}" for why, n in dropped.items())
-        )
-    return records.reset_index(drop=True), dropped
+        reasons = [f"  {n:,} {why}" for why, n in dropped.items()]
+        raise InputError("\n".join(["no record has everything that the model uses:", *reasons, *filter(None, causes)]))
+    return _with_used_levels(records.reset_index(drop=True)), dropped
+
+
+def _with_used_levels(records: pd.DataFrame) -> pd.DataFrame:
+    """Factors without the levels that no analysed record has: a level is no effect then."""
+    import pandas as pd
+
+    records = records.copy(deep=False)
+    for name in records.columns:
+        if isinstance(records[name].dtype, pd.CategoricalDtype):
+            records[name] = records[name].cat.remove_unused_categories()
+    return records
 
 
 def _covariance(
     structures: Mapping[str, Structure],
-    records: pd.DataFrame,
+    records: Any,
     fix: Mapping[str, float] | None,
     share: Sequence[Sequence[str]],
     transform: Mapping[str, str] | None,
 ) -> Covariance:
-    terms = [term_of(structure, records, name) for name, structure in structures.items()]
+    terms = [structure.term(records, name) for name, structure in structures.items()]
     groups: dict[bytes, str] = {}
     for term in terms:
         if term.groups is not None:

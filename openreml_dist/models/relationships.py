@@ -13,6 +13,8 @@ from openreml_dist import covariance as cov
 from openreml_dist.errors import InputError
 from openreml_dist.models.columns import labels_of
 from openreml_dist.models.structures import Structure
+from openreml_dist.store.matching import match_labels, places
+from openreml_dist.store.mismatch import explain_mismatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,19 +60,49 @@ class Pedigree(Structure):
         return A.selected(A.places_of(records[self.id].tolist()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Individuals as a column of records names them, for messages; FID:IID or IID alone."""
+
+    column: str
+    texts: list[str]
+
+    @property
+    def path(self) -> str:
+        """The column."""
+        return f"column {self.column}"
+
+    @property
+    def matches_iid_alone(self) -> bool:
+        """A label has no colon."""
+        return not all(":" in text for text in self.texts)
+
+    @property
+    def family_id(self) -> list[str]:
+        """What stands before the first colon."""
+        return [text.partition(":")[0] for text in self.texts]
+
+    @property
+    def sample_id(self) -> list[str]:
+        """What stands behind it, or all of it."""
+        return self.texts if self.matches_iid_alone else [text.partition(":")[2] for text in self.texts]
+
+
+@dataclass(frozen=True, eq=False)
 class Genomic(Structure):
     """Genetic effects of people or animals, their relationships from a GRM store.
 
     Args:
-        id: column with the individual id, or FID:IID.
+        id: column with FID:IID; or with the individual id alone, which must then tell the individuals of the store apart.
         grm: path of a store, or an open one.
         cache_bytes: host memory that a rank may spend on the tiles it has read.
+        rows: (n,) row of the store of each record, where it is known; the column is then not looked at.
     """
 
     id: str
     grm: Any
     cache_bytes: int = 0
+    rows: NDArray[np.int64] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -81,9 +113,20 @@ class Genomic(Structure):
         """Records whose individual is in the store."""
         return {f"have an {self.id} that is not in {self._store().path}": self._rows(records) >= 0}
 
+    def mismatch(self, records: pd.DataFrame) -> str:
+        """The probable cause, where no individual of the records is in the store."""
+        if (self._rows(records) >= 0).any():
+            return ""
+        texts = list(dict.fromkeys(labels_of(records, self.id).tolist()))
+        return explain_mismatch(Labels(self.id, texts), self._store())
+
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """K at the individuals of the records."""
         return cov.StoredMatrix(self._store(), self._rows(records), name, self.cache_bytes)
+
+    def term(self, records: pd.DataFrame, name: str) -> cov.Term:
+        """σ²K."""
+        return cov.Kernel(self._store(), self._rows(records), name, self.cache_bytes)
 
     def _store(self) -> Any:
         if isinstance(self.grm, str):
@@ -93,14 +136,10 @@ class Genomic(Structure):
         return self.grm
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:
-        """Row of the store of each record, −1 where it has none: by FID:IID or by IID alone, whichever finds more."""
-        import pandas as pd
-
-        store, wanted = self._store(), pd.Index(labels_of(records, self.id))
-        individuals = pd.Index(np.asarray(store.sample_id, str))
-        pairs = pd.Index([f"{f}:{i}" for f, i in zip(store.family_id, store.sample_id, strict=True)])
-        found = [keys.get_indexer(wanted) for keys in (pairs, individuals) if keys.is_unique]
-        return np.asarray(max(found, key=lambda rows: int((rows >= 0).sum())), np.int64)
+        """Row of the store of each record, −1 where it has none."""
+        if self.rows is not None:
+            return self.rows
+        return match_labels(labels_of(records, self.id), self.id, self._store())
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +162,7 @@ class Relationship(Structure):
         return (self.id,)
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:
-        import pandas as pd
-
-        labels, wanted = pd.Index([str(label) for label in self.individuals]), pd.Index(labels_of(records, self.id))
-        return np.asarray(labels.get_indexer(wanted), np.int64)
+        return places([str(label) for label in self.individuals], labels_of(records, self.id))
 
     def usable(self, records: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
         """Records whose individual is in the matrix."""

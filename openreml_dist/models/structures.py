@@ -50,9 +50,25 @@ class Structure(ABC):
             InputError: for values that it cannot use.
         """
 
+    def term(self, records: pd.DataFrame, name: str) -> cov.Term:
+        """The term of a model: the covariance, with a variance in front of it where it has none.
+
+        Raises:
+            InputError: for a grouping that cannot be told from the intercept or from the residual.
+        """
+        shape = self.bind(records, name)
+        shape.name = name
+        if has_scale(shape):
+            return shape
+        return cov.Scaled(shape, name) if shape.parameters else cov.VarianceComponent(shape, name)
+
     def usable(self, records: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:  # noqa: ARG002
         """Why records must be left out, beside missing values: reason -> which records are good."""
         return {}
+
+    def mismatch(self, records: pd.DataFrame) -> str:  # noqa: ARG002
+        """Why none of these records may be usable; empty where there is no more to say."""
+        return ""
 
     def __mul__(self, other: Structure) -> Product:
         """The product, entry by entry."""
@@ -85,6 +101,10 @@ class Product(Structure):
         """Those of the factors."""
         return {reason: good for factor in self.factors for reason, good in factor.usable(records).items()}
 
+    def mismatch(self, records: pd.DataFrame) -> str:
+        """That of the first factor that has one."""
+        return next((said for factor in self.factors if (said := factor.mismatch(records))), "")
+
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """The Hadamard product of the factors."""
         terms = [factor.bind(records, name) for factor in self.factors]
@@ -109,6 +129,10 @@ class Independent(Structure):
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:  # noqa: ARG002
         """I."""
         return cov.IdentityMatrix(len(records))
+
+    def term(self, records: pd.DataFrame, name: str) -> cov.Term:
+        """σ²I."""
+        return cov.Identity(len(records), name)
 
 
 @dataclass(frozen=True)
@@ -147,19 +171,6 @@ class Group(Structure):
         """ZZᵀ."""
         return cov.SameLevel(joined_labels(records, self.by), name)
 
-
-def term_of(structure: Structure, records: pd.DataFrame, name: str) -> cov.Term:
-    """The term of a model: the covariance, with a variance in front of it where it has none.
-
-    Raises:
-        InputError: for a grouping that cannot be told from the intercept or from the residual.
-    """
-    if isinstance(structure, Independent):
-        return cov.Identity(len(records), name)
-    if isinstance(structure, Group):
-        return cov.Grouping(joined_labels(records, structure.by), name)
-    shape = structure.bind(records, name)
-    shape.name = name
-    if has_scale(shape):
-        return shape
-    return cov.Scaled(shape, name) if shape.parameters else cov.VarianceComponent(shape, name)
+    def term(self, records: pd.DataFrame, name: str) -> cov.Term:
+        """σ²ZZᵀ."""
+        return cov.Grouping(joined_labels(records, self.by), name)

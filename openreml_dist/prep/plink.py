@@ -21,6 +21,7 @@ from openreml_dist.store.grm import check_unique
 
 _MAGIC = b"\x6c\x1b"
 _MISSING = -127  # of bed-reader
+MISSING_PHENOTYPE = "-9"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +86,15 @@ def open_plink(source: str) -> PlinkFiles:
     return PlinkFiles(BedFile(str(bed), n, m), samples, variants, identity)
 
 
-def _read_table(path: Path, columns: str) -> list[Sequence[str]]:
+def _read_table(path: Path, columns: str, optional: int = 0) -> list[Sequence[str]]:
+    """Columns of a table without a header, of which every line may lack the last ``optional`` ones."""
     width, rows = len(columns.split()), []
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             fields = line.split()
+            if number == 1 and width - optional <= len(fields) < width:
+                width = len(fields)
+                columns = " ".join(columns.split()[:width])
             if len(fields) != width:
                 raise InputError(f"{path}: line {number} has {len(fields)} fields, not {width} ({columns}): {line[:80]!r}")
             rows.append(fields)
@@ -101,7 +106,9 @@ def _read_table(path: Path, columns: str) -> list[Sequence[str]]:
 
 
 def _read_fam(path: Path) -> SampleTable:
-    family, sample, father, mother, sex, phenotype = _read_table(path, "FID IID PAT MAT SEX PHENO")
+    """Samples; without the sixth column, as PLINK 2 accepts it, every phenotype is missing."""
+    family, sample, father, mother, sex, *rest = _read_table(path, "FID IID PAT MAT SEX PHENO", optional=1)
+    phenotype = rest[0] if rest else [MISSING_PHENOTYPE] * len(family)
     known = [int(code) if code in {"1", "2"} else 0 for code in sex]
     return SampleTable(
         family_id=np.array(family, dtype=np.str_),

@@ -1,21 +1,28 @@
-"""The text of a phenotype or covariate table: which separator, whether there is a header, and its lines cut into columns."""
+"""The text of a table: which separator, which header, which identifiers, and its lines cut into columns.
+
+Every table is read here. Lines are read in blocks, so that a table of many columns is never held as text. Quotes around a field
+and blanks beside it are no part of it. A table of individuals begins with their identifiers, FID and IID; where its header says
+so, as PLINK 2 writes it, with IID alone, or with a sample id SID behind, which is not used. A table of records has a header.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist.errors import InputError
+from openreml_dist.store.text import open_text
 
 BLOCK_LINES = 5_000  # larger blocks are slower: they leave the cache
-SEPARATOR_NAMES = {None: "white space", "\t": "tab-separated", ",": "comma-separated"}
+SEPARATOR_NAMES = {None: "white space", "\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated"}
+IDS = ("FID", "IID")
+HEADED_IDS = (("FID", "IID", "SID"), IDS, ("IID", "SID"), ("IID",))
 
 
 @dataclass(frozen=True)
@@ -24,93 +31,172 @@ class Layout:
 
     path: str
     separator: str | None  # None is any white space
+    ids: tuple[str, ...]  # columns in front of the values: FID and IID, IID alone, either with SID; none in a table of records
     header: tuple[str, ...] | None  # names of the value columns
-    num_columns: int  # value columns, behind FID and IID
+    num_columns: int  # value columns, behind the identifiers
 
     def __str__(self) -> str:
         """The assumption in words, for the terminal."""
         return f"{SEPARATOR_NAMES[self.separator]}, {'header' if self.header else 'no header'}"
+
+    @property
+    def width(self) -> int:
+        """Fields of a line."""
+        return len(self.ids) + self.num_columns
 
 
 @dataclass(frozen=True)
 class Block:
     """Consecutive lines of a table, cut into columns."""
 
-    lines: tuple[int, ...]  # line numbers, from 1
-    family_id: tuple[str, ...]
-    sample_id: tuple[str, ...]
-    columns: tuple[tuple[str, ...], ...]
+    first: int  # lines of the table before these, the header among them; blank ones do not count
+    ids: tuple[tuple[str, ...], ...]
+    columns: tuple[tuple[str, ...], ...]  # of values
+
+    @property
+    def family_id(self) -> tuple[str, ...]:
+        """FIDs, 0 where the table has none."""
+        return self.ids[0] if len(self.ids) > 1 else ("0",) * len(self.ids[0])
+
+    @property
+    def sample_id(self) -> tuple[str, ...]:
+        """IIDs."""
+        return self.ids[-1]
 
 
 def find_layout(path: str) -> Layout:
-    """Find the separator and the header from the first line that is not blank."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as handle:
-            first = next((line.strip("\n") for line in handle if line.strip()), None)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if first is None:
-        raise InputError(f"{path} is empty; expected lines of FID, IID and at least one value")
+    """The separator, header and identifiers of a table of individuals, from the first line that is not blank.
+
+    Raises:
+        InputError: for a file that cannot be read, is empty, or has no values; for a name that the header has twice.
+    """
+    first = _first_line(path, "lines of FID, IID and at least one value")
     separator = _separator(first)
-    fields = next(_cut([first], separator))[1]
-    if fields[0].lstrip("#").upper() == "IID":
-        raise InputError(f"{path}: the header begins with {fields[0]}; the first two columns must be FID and IID")
-    if len(fields) < 3:
-        raise InputError(f"{path}: the first line has {len(fields)} field(s); expected FID, IID and at least one value")
-    has_header = fields[0].lstrip("#").upper() == "FID" and fields[1].upper() == "IID"
-    header = tuple(fields[2:]) if has_header else None
-    repeated = None if header is None else first_duplicate(header)
-    if header is not None and repeated is not None:
-        raise InputError(f"{path}: the header has the column {header[repeated]!r} twice")
-    return Layout(path, separator, header, len(fields) - 2)
+    fields = _first_fields(first, separator)
+    upper = tuple(field.upper() for field in (fields[0].lstrip("#"), *fields[1:]))
+    ids = next((ids for ids in HEADED_IDS if upper[: len(ids)] == ids), None)
+    if len(fields) <= len(ids or IDS):
+        wanted = ", ".join(ids or IDS)
+        hint = "" if ids else ". A table of IID alone needs a header that begins with IID or #IID"
+        raise InputError(f"{path}: the first line has {len(fields)} field(s); expected {wanted} and at least one value{hint}")
+    if ids is None:
+        return Layout(path, separator, IDS, None, len(fields) - len(IDS))
+    header = tuple(fields[len(ids) :])
+    _refuse_repeated_names(path, header)
+    return Layout(path, separator, ids, header, len(header))
 
 
-def _separator(line: str) -> str | None:
-    """Comma or tab where it cuts off a first field of one word; else white space, as in a table whose lines end with a tab."""
-    for separator in ",\t":
-        fields = line.split(separator)
-        if len(fields) >= 3 and len(fields[0].split()) == 1 and not line.endswith("\t"):
-            return separator
-    return None
+def find_record_layout(path: str) -> Layout:
+    """The separator and the header of a table of records.
 
-
-def _cut(lines: Iterator[str] | list[str], separator: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Line number (from 1) and fields of each line that is not blank."""
-    if separator is None:
-        for number, line in enumerate(lines, 1):
-            fields = line.split()
-            if fields:
-                yield number, fields
-        return
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    for row in reader:
-        fields = [field.strip() for field in row]
-        if any(fields):
-            yield reader.line_num, fields
+    Raises:
+        InputError: for a file that cannot be read or is empty, and for a name that the header has twice.
+    """
+    first = _first_line(path, "a header")
+    separator = next((mark for mark in "\t,;" if mark in first), None)
+    header = tuple(field.removeprefix("#") for field in _first_fields(first, separator))
+    _refuse_repeated_names(path, [name for name in header if name])
+    return Layout(path, separator, (), header, len(header))
 
 
 def read_blocks(layout: Layout) -> Iterator[Block]:
-    """Cut a table into blocks of lines, each line with as many fields as the first."""
-    width = layout.num_columns + 2
-    with Path(layout.path).open(encoding="utf-8-sig", newline="" if layout.separator else None) as handle:
-        rows = _cut(handle, layout.separator)
-        if layout.header is not None:
-            next(rows)
-        while chunk := list(islice(rows, BLOCK_LINES)):
-            lines, fields = zip(*chunk, strict=True)
+    """Cut a table into blocks of lines, each line with as many fields as the first.
+
+    Raises:
+        InputError: for a file that cannot be read, and for a line of another length.
+    """
+    num_ids = len(layout.ids)
+    with open_text(layout.path, newline="" if layout.separator else None) as lines:
+        first = 0
+        for rows in _cut(lines, layout.separator):
+            chunk = rows
+            if first == 0 and layout.header is not None:
+                first, chunk = 1, rows[1:]
+            if not chunk:
+                continue
             try:
-                family_id, sample_id, *columns = zip(*fields, strict=True)
+                columns = list(zip(*chunk, strict=True))
             except ValueError:
                 columns = []
-            if len(columns) != layout.num_columns:
-                line, row = next((line, row) for line, row in chunk if len(row) != width)
-                raise InputError(f"{layout.path}, line {line}: {len(row)} fields where the first line has {width}")
-            yield Block(lines, family_id, sample_id, tuple(columns))
+            if len(columns) != layout.width:
+                _refuse_length(layout, first, chunk)
+            if layout.separator is not None:
+                columns = [tuple(map(str.strip, column)) for column in columns]
+            ids = columns[:num_ids][:-1] if "SID" in layout.ids else columns[:num_ids]
+            yield Block(first, tuple(ids), tuple(columns[num_ids:]))
+            first += len(chunk)
+
+
+def line_number(layout: Layout, row: int) -> int:
+    """The line of the file, from 1, where a row of the table ends: the table is read again, for a message."""
+    with open_text(layout.path, newline="" if layout.separator else None) as lines:
+        if layout.separator is None:
+            numbers = (number for number, line in enumerate(lines, 1) if line.split())
+            return next(islice(numbers, row, None))
+        reader = csv.reader(lines, delimiter=layout.separator, skipinitialspace=True)
+        numbers = (reader.line_num for fields in reader if any(fields))
+        return next(islice(numbers, row, None))
 
 
 def first_duplicate(keys: Sequence[Any] | NDArray[np.object_]) -> int | None:
     """Place of the first key that stood earlier already, or None."""
-    import pandas as pd
+    if len(set(keys)) == len(keys):
+        return None
+    seen: set[Any] = set()
+    return next(place for place, key in enumerate(keys) if key in seen or seen.add(key))  # type: ignore[func-returns-value]
 
-    repeated = pd.Index(keys, dtype=object).duplicated()
-    return int(np.argmax(repeated)) if repeated.any() else None
+
+def _first_line(path: str, expected: str) -> str:
+    with open_text(path) as lines:
+        first = next((line.strip("\n") for line in lines if line.strip()), None)
+    if first is None:
+        raise InputError(f"{path} is empty; expected {expected}")
+    return first
+
+
+def _separator(line: str) -> str | None:
+    """Comma, tab or semicolon where it cuts off a first field of one word; else white space, also where a tab ends the line."""
+    for separator in ",\t;":
+        fields = line.split(separator)
+        enough = 2 if fields[0].strip('"# ').upper() == "IID" else 3
+        if len(fields) >= enough and len(fields[0].split()) == 1 and not line.endswith("\t"):
+            return separator
+    return None
+
+
+def _first_fields(line: str, separator: str | None) -> list[str]:
+    return [field.strip() for field in next(_cut([line], separator))[0]]
+
+
+def _cut(lines: Iterable[str], separator: str | None) -> Iterator[list[list[str]]]:
+    """Fields of each line that is not blank, by blocks of lines."""
+    if separator is not None:
+        rows = filter(any, csv.reader(lines, delimiter=separator, skipinitialspace=True))
+        while block := list(islice(rows, BLOCK_LINES)):
+            yield block
+        return
+    lines = iter(lines)
+    while chunk := list(islice(lines, BLOCK_LINES)):
+        if '"' in "".join(chunk):  # as R writes a table
+            words: Iterable[list[str]] = csv.reader(
+                [" ".join(line.split()) for line in chunk], delimiter=" ", skipinitialspace=True
+            )
+        else:
+            words = map(str.split, chunk)
+        if block := list(filter(None, words)):
+            yield block
+
+
+def _refuse_length(layout: Layout, first: int, rows: list[list[str]]) -> None:
+    i = next(i for i, row in enumerate(rows) if len(row) != layout.width)
+    found = len(rows[i])
+    hint = ": row names? In R, write.table(..., row.names = FALSE)" if layout.header and found == layout.width + 1 else ""
+    raise InputError(
+        f"{layout.path}, line {line_number(layout, first + i)}: {found} fields where the first line has {layout.width}{hint}"
+    )
+
+
+def _refuse_repeated_names(path: str, header: Sequence[str]) -> None:
+    repeated = first_duplicate(header)
+    if repeated is not None:
+        raise InputError(f"{path}: the header has the column {header[repeated]!r} twice")

@@ -116,6 +116,19 @@ def test_truncated_bed_ends_the_program_with_2(tmp_path: Path, x: np.ndarray) ->
     assert not (tmp_path / "a.vcz").exists()
 
 
+def test_phenotypes_of_the_fam_may_be_left_out_for_everybody(tmp_path: Path, x: np.ndarray) -> None:
+    prefix = write_plink(tmp_path / "a", x)
+    fam = prefix.with_suffix(".fam")
+    whole = open_plink(str(prefix)).samples
+    fam.write_text("".join(" ".join(line.split()[:5]) + "\n" for line in fam.read_text().splitlines()))
+    samples = open_plink(str(prefix)).samples
+    assert samples.sample_id.tolist() == whole.sample_id.tolist() and samples.sex.tolist() == whole.sex.tolist()
+    assert set(samples.phenotype.tolist()) == {"-9"}
+    damage_line(fam, 3, "F2 I2 0 0 1 -9")
+    with pytest.raises(InputError, match=r"fam: line 3 has 6 fields, not 5 \(FID IID PAT MAT SEX\)"):
+        open_plink(str(prefix))
+
+
 def damage_bed(prefix: Path, header: bytes) -> None:
     bed = prefix.with_suffix(".bed")
     bed.write_bytes(header + bed.read_bytes()[3:])

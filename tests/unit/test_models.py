@@ -227,6 +227,15 @@ def test_a_trait_without_a_record_is_named() -> None:
         MixedModel.from_dataframe(data, "1", {"g": Unstructured("trait") * Group("id")}, traits=["y", "z"])
 
 
+def test_levels_are_those_of_the_analysed_records() -> None:
+    data = table()
+    levels = pd.Categorical(data["block"], categories=["c", "b", "a", "never"])
+    data = data.assign(block=levels, y=data["y"].where(data["block"] != "b"))
+    model = MixedModel.from_dataframe(data, "y ~ 1 + block", {"g": Group("plot")})
+    assert model.fixed_names == ("Intercept", "block[T.a]")
+    assert data["block"].cat.categories.tolist() == ["c", "b", "a", "never"]  # the caller's table stays as it is
+
+
 def test_a_record_without_anything_is_no_model() -> None:
     data = table().assign(y=np.nan)
     with pytest.raises(InputError, match="24 have no value of y"):

@@ -113,6 +113,42 @@ def test_matching_by_iid_alone(files) -> None:
         read_inputs(files(pheno=pheno + "other I1 3\n"), [Grm([], ["I1", "I0"], matches_iid_alone=True)])
 
 
+def test_tables_without_family_ids_are_matched_by_iid_alone(files) -> None:
+    def alone(numbers, column) -> str:
+        return "#IID\tSID\tvalue\n" + "".join(f"I{i}\t0\t{column(i)}\n" for i in numbers)
+
+    grm = grm_of([5, 3, 1, 0])
+    by_both = read_inputs(files(pheno=lines(range(8), square), qcovar=lines(range(1, 9), lambda i: i % 3)), [grm])
+    by_iid = read_inputs(files(pheno=alone(range(8), square), qcovar=alone(range(1, 9), lambda i: i % 3)), [grm])
+    for inputs in (by_both, by_iid):
+        assert inputs.sample_id.tolist() == ["I5", "I3", "I1"]
+        assert inputs.family_id.tolist() == ["F5", "F3", "F1"]  # of the GRM where the phenotypes have none
+    np.testing.assert_array_equal(by_both.X, by_iid.X)
+    assert by_both.dropped == by_iid.dropped
+    assert [line.endswith("has no family ids, so samples are matched by IID alone") for line in by_iid.report[:3]] == [
+        True,
+        True,
+        False,
+    ]
+    mixed = read_inputs(files(pheno=lines(range(8), square), covar=alone(range(1, 9), lambda i: f"b{i % 2}")), [grm])
+    assert mixed.dropped["not_in_covar"] == 1 and mixed.fixed_names == ("intercept",)
+    neither = read_inputs(files(pheno=alone(range(8), square)), [Grm([], ["I5", "I2"], matches_iid_alone=True)])
+    assert neither.family_id.tolist() == ["0", "0"] and neither.y.tolist() == [square(5), square(2)]
+
+
+def test_iids_that_tell_nobody_apart_are_refused_on_either_side(files) -> None:
+    alone = "IID,y\nI1,1\nI2,2\nI3,4\n"
+    with pytest.raises(InputError, match=r"all.grm.zarr: sample I1 is there twice; .*pheno has no family ids.*IID alone"):
+        read_inputs(files(pheno=alone), [Grm(["a", "b", "b"], ["I1", "I1", "I2"])])
+    twice = lines(range(1, 4), square) + "other I2 3\n"
+    with pytest.raises(InputError, match=r"pheno: sample I2 is there twice; .*qcovar has no family ids"):
+        read_inputs(files(pheno=twice, qcovar=alone), [grm_of(range(1, 4))])
+    with pytest.raises(InputError, match=r"qcovar: sample I2 is there twice; .*pheno has no family ids"):
+        read_inputs(files(pheno=alone, qcovar=twice), [grm_of(range(1, 4))])
+    with pytest.raises(InputError, match=r"no sample of .*pheno is in all.grm.zarr(.|\n)*leading zeros"):
+        read_inputs(files(pheno="IID,y\n" + alone.partition("\n")[2].replace("I", "0I")), [grm_of(range(1, 4))])
+
+
 def test_repeated_sample_in_a_grm(files) -> None:
     with pytest.raises(InputError, match=r"sample F1:I1 is there twice"):
         read_inputs(files(pheno=lines(range(5), square)), [grm_of([0, 1, 2, 1])])

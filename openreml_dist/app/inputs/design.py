@@ -75,6 +75,6 @@ def build_design(
 def _check_levels(covar: DiscreteCovariates, name: str, num_levels: int) -> None:
     if num_levels > MAX_LEVELS:
         raise InputError(
-            f"{covar.layout.path}: the discrete covariate {name} has {num_levels:,} levels, above {MAX_LEVELS:,}; "
+            f"{covar.path}: the discrete covariate {name} has {num_levels:,} levels, above {MAX_LEVELS:,}; "
             "if it is a number, give it as a quantitative covariate (data.qcovar)"
         )

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
-from openreml_dist.app.inputs.records import Grms, check_record_settings, inputs_of, mixed_model, read_tables
+from openreml_dist.app.inputs.records import Grms, Tables, check_record_settings, inputs_of, mixed_model, read_tables
 from openreml_dist.app.inputs.samples import Inputs, read_inputs
 from openreml_dist.config import FitConfig, SolverConfig
-from openreml_dist.covariance import Covariance, Identity, Kernel
+from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.models import Genomic, Independent, MixedModel
+from openreml_dist.models.columns import Columns
 from openreml_dist.plan.memory import FitSize
 from openreml_dist.store.grm import open_grm
 from openreml_dist.traces import METHODS
@@ -68,61 +70,83 @@ def check_settings(settings: FitConfig) -> None:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a fit needs: data, V(θ), and the chunks of the stores that it reads (1 without)."""
+    """What a fit needs: the model, what reports say of its records, and the chunks of the stores that it reads (1 without)."""
 
     inputs: Inputs
-    covariance: Covariance
+    model: MixedModel
     chunk_size: int
+
+    @property
+    def covariance(self) -> Covariance:
+        """V(θ)."""
+        return self.model.covariance
 
     @property
     def y(self) -> Tensor:
         """(n,)."""
-        return torch.from_numpy(self.inputs.y)
+        return self.model.y
 
     @property
     def X(self) -> Tensor:
         """(n, p)."""
-        return torch.from_numpy(self.inputs.X)
+        return self.model.X
 
 
 def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
-    """Open the GRMs on every rank, read the tables on rank 0, and describe V(θ). Collective; any failure is everyone's.
+    """Open the GRMs on every rank, read the tables on rank 0, and describe the model on every rank. Collective.
 
     Raises:
-        InputError, ConfigError: for whatever cannot be used, before any matrix is read.
+        InputError, ConfigError: for whatever cannot be used, before any matrix is read; any failure is everyone's.
     """
     with grid.together("opening the GRMs"):
         paths = [] if settings.data.grm is None else grm_paths(settings.data)
         stores = dict(zip(component_names(paths), map(open_grm, paths), strict=True))
     cache_bytes = int(settings.solver.kernel_cache_gb * 1e9 / max(1, len(stores)))
-    if settings.model.is_of_records:
-        return _read_record_model(settings, grid, {name: (store, cache_bytes) for name, store in stores.items()})
-    chunk_size = max(store.chunk_size for store in stores.values())
+    grms: Grms = {name: (store, cache_bytes) for name, store in stores.items()}
     with grid.together("reading the inputs"):
-        read = read_inputs(settings.data, list(stores.values())) if grid.is_root else None
-    inputs = grid.share(read)
-    assert inputs is not None
-    with grid.together("checking the model"):
-        if settings.model.prevalence is not None and not inputs.case_control:
-            raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
-    kernels = [
-        Kernel(store, rows, name, cache_bytes) for (name, store), rows in zip(stores.items(), inputs.grm_rows, strict=True)
-    ]
-    return Analysis(inputs, Covariance([*kernels, Identity(len(inputs.y))]), chunk_size)
-
-
-def _read_record_model(settings: FitConfig, grid: ProcessGrid, grms: Grms) -> Analysis:
-    """Tables on rank 0; every rank makes the same model of them. Collective."""
-    with grid.together("reading the tables"):
-        tables = read_tables(settings, grms) if grid.is_root else None
-    tables = grid.share(tables)
-    assert tables is not None
+        read = _read(settings, grms) if grid.is_root else None
+    read = grid.share(read)
+    assert read is not None
     with grid.together("describing the model"):
-        if settings.model.prevalence is not None:
-            raise ConfigError(f"model.prevalence is for greml, not for {settings.model.name}")
-        model = mixed_model(settings, tables, grms)
-    chunk_size = max((store.chunk_size for store, _ in grms.values()), default=1)
-    return Analysis(inputs_of(model, settings), model.covariance, chunk_size)
+        inputs, model = _greml(settings, read, grms) if isinstance(read, Inputs) else _of_records(settings, read, grms)
+    chunk_size = max((store.chunk_size for store in stores.values()), default=1)
+    return Analysis(inputs, model, chunk_size)
+
+
+def _read(settings: FitConfig, grms: Grms) -> Inputs | Tables:
+    """Tables, and for greml the samples that they and the GRMs have in common. Local."""
+    if settings.model.is_of_records:
+        return read_tables(settings, grms)
+    return read_inputs(settings.data, [store for store, _ in grms.values()])
+
+
+def _greml(settings: FitConfig, inputs: Inputs, grms: Grms) -> tuple[Inputs, MixedModel]:
+    """``genomic(id)`` of each GRM and the residual, on the samples that were matched already."""
+    if settings.model.prevalence is not None and not inputs.case_control:
+        raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
+    genetic = {
+        name: Genomic("iid", store, cache_bytes, rows)
+        for (name, (store, cache_bytes)), rows in zip(grms.items(), inputs.grm_rows, strict=True)
+    }
+    model = MixedModel.of_design(
+        inputs.y,
+        inputs.X,
+        inputs.fixed_names,
+        inputs.trait,
+        Columns(len(inputs.y), {"fid": inputs.family_id, "iid": inputs.sample_id}),
+        {**genetic, "residual": Independent()},
+        inputs.report,
+        inputs.dropped,
+    )
+    return inputs, model
+
+
+def _of_records(settings: FitConfig, tables: Tables, grms: Grms) -> tuple[Inputs, MixedModel]:
+    """The terms that the settings say, over the columns of the tables."""
+    if settings.model.prevalence is not None:
+        raise ConfigError(f"model.prevalence is for greml, not for {settings.model.name}")
+    model = mixed_model(settings, tables, grms)
+    return inputs_of(model, tables, settings), model
 
 
 def fit_size(solver: SolverConfig, analysis: Analysis) -> FitSize:

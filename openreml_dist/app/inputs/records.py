@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
-from openreml_dist.app.inputs.samples import Inputs
+from openreml_dist.app.inputs.samples import Inputs, read_cohort
 from openreml_dist.config import DataConfig, FitConfig, ModelConfig
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models import MixedModel, Structure, parse_structure
 from openreml_dist.models.design import columns_of
 from openreml_dist.models.mixed_model import TRAIT
-from openreml_dist.store.tables import pair_keys, read_discrete, read_phenotype, read_quantitative
+from openreml_dist.store.matching import match_samples
+from openreml_dist.store.tables import DiscreteCovariates, Phenotype, QuantitativeCovariates
+from openreml_dist.store.tables_fields import Missing
+from openreml_dist.store.tables_records import Records, Wanted, read_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,22 +54,51 @@ class Tables:
     pedigree: pd.DataFrame | None
     fixed: str
     traits: list[str]
+    case_control: bool
+    notes: list[str]  # for the terminal
 
 
 def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     """Read the tables of a model. Local.
 
     Raises:
-        InputError: for a table that cannot be read.
+        InputError: for a table that cannot be read, a column that is not there or has no value.
     """
     model, data = settings.model, settings.data
-    pedigree = None if data.pedigree is None else read_table(data.pedigree, None)
+    pedigree = None
+    if data.pedigree is not None:
+        pedigree = _frame(read_records(data.pedigree, Wanted(labels=None), data.missing))
     if data.table is None:
         return _join_tables(data, model.fixed, pedigree)
     assert model.fixed is not None
-    labels = {column for structure in _structures(model, grms, None).values() for column in structure.labels}
-    labels -= set(columns_of(model.fixed))  # a number there is a covariate
-    return Tables(read_table(data.table, labels), pedigree, model.fixed, list(model.traits))
+    structures = _structures(model, grms, None).values()
+    formula = columns_of(model.fixed)
+    needed = dict.fromkeys([*formula, *model.traits, *(column for structure in structures for column in structure.columns)])
+    if model.traits:
+        needed.pop(TRAIT, None)  # made of their names
+    labels = {"fid", "iid", _identifier(settings) or "iid", *(column for s in structures for column in s.labels)}
+    wanted = Wanted(
+        names=labels.union(needed),
+        labels=labels - set(formula),  # a number there is a covariate
+        factors=set(re.findall(r"\bC\(\s*`?([^,)`]+?)`?\s*[,)]", model.fixed)),
+    )
+    read = read_records(data.table, wanted, data.missing)
+    _check_columns(read, list(needed), Missing(tuple(data.missing)))
+    notes = [f"taken as missing: {count:,} values of {name}, by their code" for name, count in read.coded.items()]
+    return Tables(_frame(read), pedigree, model.fixed, list(model.traits), False, notes)
+
+
+def _check_columns(read: Records, needed: list[str], missing: Missing) -> None:
+    """Raise for columns that the model needs and the table has not, or has without a value."""
+    path, header = read.layout.path, read.layout.header or ()
+    absent = [name for name in needed if name not in header]
+    if absent:
+        raise InputError(f"{path}: the table has no column {', '.join(absent)}; it has {', '.join(header)}")
+    for name in needed:
+        if read.is_empty(name):
+            raise InputError(
+                f"{path}: column {name} has no value: all {read.num_records:,} records are missing there (missing is {missing})"
+            )
 
 
 def mixed_model(settings: FitConfig, tables: Tables, grms: Grms) -> MixedModel:
@@ -89,55 +122,43 @@ def mixed_model(settings: FitConfig, tables: Tables, grms: Grms) -> MixedModel:
     )
 
 
-def inputs_of(model: MixedModel, settings: FitConfig) -> Inputs:
-    """What the reports need to know of a model."""
+def inputs_of(model: MixedModel, tables: Tables, settings: FitConfig) -> Inputs:
+    """What the reports say of the records of a model."""
     records, data = model.records, settings.data
-    n = len(records)
-    identifiers = records["iid"] if "iid" in records else records[name] if (name := _identifier(settings)) else range(1, n + 1)
-    families = records["fid"].to_numpy(object) if "fid" in records else np.full(n, "0", object)
+    family_id, sample_id = _labels(records, _identifier(settings))
     source = data.table if data.table is not None else data.pheno
-    lines = [f"table: {source}", *(f"random: {name} = {text}" for name, text in settings.model.random.items())]
+    lines = [f"table: {source}", *tables.notes, *(f"random: {name} = {text}" for name, text in settings.model.random.items())]
     if settings.model.residual is not None:
         lines.append(f"residual = {settings.model.residual}")
     return Inputs(
-        family_id=families,
-        sample_id=np.array([str(identifier) for identifier in identifiers], object),
+        family_id=family_id,
+        sample_id=sample_id,
         y=model.y.numpy(),
         X=model.X.numpy(),
         fixed_names=model.fixed_names,
         trait=model.trait,
-        case_control=False,
-        num_cases=0,
+        case_control=tables.case_control,
+        num_cases=int(model.y.sum()) if tables.case_control else 0,
         grm_rows=[],
         report=[*lines, *model.report, f"fixed effects: {', '.join(model.fixed_names[:12])}{' ...' * (model.X.shape[1] > 12)}"],
         dropped=model.dropped,
-        traits=records[TRAIT].to_numpy(object) if TRAIT in records else None,
+        traits=np.asarray(records[TRAIT], object) if TRAIT in records else None,
     )
 
 
-def read_table(path: str, labels: set[str] | None) -> pd.DataFrame:
-    """A table with a header, separated by commas, tabs or white space; ``NA`` and empty are missing.
+def _labels(records: Any, identifier: str | None) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """FID and IID of each record: of the columns of these names, of the one that says whose it is, or 0 and its number."""
+    n = len(records)
+    column = "iid" if "iid" in records else identifier
+    samples = range(1, n + 1) if column is None else records[column]
+    families = records["fid"].to_numpy(object) if "fid" in records else np.full(n, "0", object)
+    return families, np.array(list(map(str, samples)), object)
 
-    Args:
-        path: of the table.
-        labels: columns that are kept as text, so that ``001`` stays ``001``; None keeps all so.
-    Raises:
-        InputError: for a file that cannot be read, or without a record.
-    """
+
+def _frame(read: Records) -> pd.DataFrame:
     import pandas as pd
 
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        separator = next((mark for mark in ("\t", ",") if mark in first), r"\s+")
-        kept: Any = str if labels is None else dict.fromkeys(labels, str)
-        table = pd.read_csv(path, sep=separator, dtype=kept, encoding="utf-8-sig", na_values=["."])
-    except (OSError, ValueError) as error:  # pandas raises ValueErrors
-        raise InputError(f"cannot read {path}: {error}") from error
-    if table.empty:
-        raise InputError(f"{path} has a header and no records")
-    table.columns = [str(column).strip().removeprefix("#") for column in table.columns]
-    return table
+    return pd.DataFrame(read.columns)
 
 
 def _join_tables(data: DataConfig, fixed: str | None, pedigree: pd.DataFrame | None) -> Tables:
@@ -147,36 +168,41 @@ def _join_tables(data: DataConfig, fixed: str | None, pedigree: pd.DataFrame | N
     """
     import pandas as pd
 
-    assert data.pheno is not None
-    columns = list(data.pheno_column) if not isinstance(data.pheno_column, str | int) else [data.pheno_column]
-    phenotypes = [read_phenotype(data.pheno, column) for column in columns]
-    first = phenotypes[0]
-    keys = pair_keys(first.family_id, first.sample_id)
-    pairs = zip(first.family_id, first.sample_id, strict=True)
-    table = pd.DataFrame({"fid": first.family_id, "iid": first.sample_id}, index=keys).assign(
-        id=[f"{family}:{individual}" for family, individual in pairs]
+    cohort = read_cohort(data)
+    first, several = cohort.phenotypes[0], len(cohort.phenotypes) > 1
+    pairs = map(":".join, zip(first.family_id, first.sample_id, strict=True))
+    table = pd.DataFrame(
+        {
+            "fid": first.family_id,
+            "iid": first.sample_id,
+            "id": first.sample_id if first.matches_iid_alone else list(pairs),
+            **{phenotype.name: phenotype.values for phenotype in cohort.phenotypes},
+        }
     )
     names: list[str] = []
-    for phenotype in phenotypes:
-        table[phenotype.name] = phenotype.values
-    if data.qcovar is not None:
-        quantitative = read_quantitative(data.qcovar)
-        names += quantitative.names
-        index = pair_keys(quantitative.family_id, quantitative.sample_id)
-        table = table.join(pd.DataFrame(quantitative.values, index, quantitative.names))
-    if data.covar is not None:
-        discrete = read_discrete(data.covar)
-        names += discrete.names
-        index = pair_keys(discrete.family_id, discrete.sample_id)
-        factors = {
-            name: pd.Categorical.from_codes(discrete.codes[:, j], pd.Index(discrete.levels[j]))
-            for j, name in enumerate(discrete.names)
-        }
-        table = table.join(pd.DataFrame(factors, index))
+    for covariates in (cohort.qcovar, cohort.covar):
+        if covariates is not None:
+            table = table.assign(**_covariates(first, covariates))
+            names += covariates.names
     right = fixed if fixed is not None else " + ".join(["1", *(f"`{name}`" for name in names)])
-    several = len(phenotypes) > 1
     formula = right if several or "~" in right else f"`{first.name}` ~ {right}"
-    return Tables(table.reset_index(drop=True), pedigree, formula, [p.name for p in phenotypes] if several else [])
+    traits = [phenotype.name for phenotype in cohort.phenotypes] if several else []
+    return Tables(table, pedigree, formula, traits, not several and first.coding is not None, [])
+
+
+def _covariates(first: Phenotype, table: QuantitativeCovariates | DiscreteCovariates) -> dict[str, Any]:
+    """Columns of a covariate table at the samples of the phenotype table, missing where it lacks one."""
+    import pandas as pd
+
+    rows = match_samples(first, table)
+    if isinstance(table, QuantitativeCovariates):
+        values = np.where((rows >= 0)[:, None], table.values[rows], np.nan)
+        return dict(zip(table.names, values.T, strict=True))
+    codes = np.where((rows >= 0)[:, None], table.codes[rows], -1)
+    return {
+        name: pd.Categorical.from_codes(codes[:, j], pd.Index(table.levels[j], dtype=object))
+        for j, name in enumerate(table.names)
+    }
 
 
 def _structures(model: ModelConfig, grms: Grms, pedigree: Any) -> dict[str, Structure]:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from openreml_dist.store.tables import Ids, Phenotype
+from openreml_dist.store.matching import Identified, as_list
 
 SHOWN = 3
 
 
-def explain_mismatch(pheno: Phenotype, path: str, family_id: Ids, sample_id: Ids, iid_alone: bool) -> str:
-    """Message on a phenotype table and another input (of path ``path``) without a common sample.
+def explain_mismatch(wanted: Identified, there: Identified) -> str:
+    """Message on two inputs without a common sample.
 
     Args:
-        pheno: the phenotype table.
-        path: the other input.
-        family_id: its FIDs; not looked at where ``iid_alone``.
-        sample_id: its IIDs.
-        iid_alone: the other input has no family ids, so that IIDs alone were compared.
+        wanted: a table of individuals, or the labels of records.
+        there: the other input.
     Returns:
         The first ids of each side and the probable cause.
     """
-    here = list(zip(pheno.family_id.tolist(), pheno.sample_id.tolist(), strict=True))
-    there = list(zip(["0"] * len(sample_id) if iid_alone else family_id, sample_id, strict=True))
-    cause = _cause(here, there, pheno.layout.path, path, iid_alone)
-    sides = "\n".join(f"  {name}: {_first_ids(ids)}" for name, ids in ((pheno.layout.path, here), (path, there)))
-    return f"no sample of {pheno.layout.path} is in {path}; first FID:IID of each:\n{sides}\nProbable cause: {cause}"
+    iid_alone = wanted.matches_iid_alone or there.matches_iid_alone
+    ours, theirs = _ids(wanted), _ids(there)
+    cause = _cause(ours, theirs, wanted.path, there.path, iid_alone)
+    sides = "\n".join(f"  {name}: {_first_ids(ids)}" for name, ids in ((wanted.path, ours), (there.path, theirs)))
+    return f"no sample of {wanted.path} is in {there.path}; first FID:IID of each:\n{sides}\nProbable cause: {cause}"
+
+
+def _ids(side: Identified) -> list[tuple[str, str]]:
+    samples = as_list(side.sample_id)
+    families = ["0"] * len(samples) if side.matches_iid_alone else as_list(side.family_id)
+    return list(zip(families, samples, strict=True))
 
 
 def _first_ids(ids: list[tuple[str, str]]) -> str:

@@ -1,0 +1,172 @@
+"""Reader of a table of records: a header, then a row a record; each column is of numbers, of labels, or of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openreml_dist.errors import InputError
+from openreml_dist.store.tables_fields import (
+    MISSING_CODES,
+    Missing,
+    encode,
+    is_number,
+    numbers,
+    parsed_numbers,
+    refuse_token,
+)
+from openreml_dist.store.tables_text import Block, Layout, find_record_layout, read_blocks
+
+Column: TypeAlias = NDArray[Any]
+INTEGER = frozenset("0123456789+-")
+LARGEST_INTEGER = 2.0**53
+TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+
+
+@dataclass(frozen=True)
+class Records:
+    """Columns of a table, n records each: float64 (NaN where missing), int64, bool, or text (None where missing)."""
+
+    layout: Layout
+    columns: dict[str, Column]
+    coded: dict[str, int]  # of columns with a number as the code of a missing value, how many
+
+    @property
+    def num_records(self) -> int:
+        """n."""
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def is_empty(self, name: str) -> bool:
+        """Whether every value of a column is missing."""
+        column = self.columns[name]
+        return bool(np.isnan(column).all()) if column.dtype.kind == "f" else set(column.tolist()) == {None}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which columns of a table are read, and as what.
+
+    Attributes:
+        names: columns to be read; None is all. Those that are not there are left to the caller.
+        labels: kept as text, so that ``001`` stays ``001``; None is all.
+        factors: where numbers and text may stand together.
+    """
+
+    names: Collection[str] | None = None
+    labels: Collection[str] | None = ()
+    factors: Collection[str] = ()
+
+
+def read_records(path: str, wanted: Wanted, missing: Sequence[str] = MISSING_CODES) -> Records:
+    """Read columns of a table. A column of numbers alone is numeric, any other text.
+
+    Raises:
+        InputError: for a file that cannot be read or has no record, and for a column of numbers with something else among them.
+    """
+    layout, codes = find_record_layout(path), Missing(tuple(missing))
+    header = layout.header or ()
+    places = {name: place for place, name in enumerate(header) if wanted.names is None or name in wanted.names}
+    labels = set(places) if wanted.labels is None else places.keys() & wanted.labels
+    columns: dict[str, _Numbers | _Text] = {
+        name: _Text(place, codes) if name in labels else _Numbers(place, codes) for name, place in places.items()
+    }
+    words = _fill(layout, columns)
+    text = {name: _Text(places[name], codes) for name in words}
+    if text:  # another pass over the file: a column of numbers is never held as text
+        _fill(layout, text)
+    columns |= text
+    made = {name: column.finished() for name, column in columns.items()}
+    for name in words.difference(wanted.factors):
+        _refuse_nearly_numbers(layout, places[name], made[name], codes)
+    made |= {name: _truth(made[name]) for name in words}
+    return Records(layout, made, {name: column.coded for name, column in columns.items() if column.coded})
+
+
+class _Text:
+    """A column as text, None where missing; ``coded`` values are missing by a code that is a number."""
+
+    def __init__(self, place: int, missing: Missing) -> None:
+        self._place, self._missing = place, missing
+        self._levels: dict[str, int] = {}
+        self._parts: list[NDArray[np.int32]] = []
+        self.coded = 0
+
+    def add(self, _: Layout, block: Block) -> bool:
+        """Go on with a block; true, since anything is text."""
+        tokens = block.columns[self._place]
+        self._parts.append(encode(tokens, self._levels, self._missing))
+        self.coded += sum(tokens.count(code) for code in self._missing.codes if is_number(code) and np.isfinite(float(code)))
+        return True
+
+    def finished(self) -> Column:
+        """The column."""
+        return np.array([*self._levels, None], object)[np.concatenate(self._parts)]
+
+
+class _Numbers:
+    """A column as numbers, of integers where every field is written as one and none is missing; ``coded`` as above."""
+
+    def __init__(self, place: int, missing: Missing) -> None:
+        self._place, self._missing = place, missing
+        self._parts: list[NDArray[np.float64]] = []
+        self._whole = True
+        self.coded = 0
+
+    def add(self, layout: Layout, block: Block) -> bool:
+        """Go on with a block, if it holds numbers alone."""
+        tokens = block.columns[self._place]
+        parsed = parsed_numbers(tokens, self._missing)
+        if parsed is None:
+            return False
+        values, coded = parsed
+        self.coded += coded
+        self._parts.append(numbers(layout, block, self._place, self._missing) if np.isinf(values).any() else values)
+        self._whole = self._whole and bool((values == np.rint(values)).all()) and INTEGER.issuperset("".join(tokens))
+        return True
+
+    def finished(self) -> Column:
+        """The column."""
+        values = np.concatenate(self._parts)
+        return values.astype(np.int64) if self._whole and np.abs(values).max() < LARGEST_INTEGER else values
+
+
+def _fill(layout: Layout, columns: Mapping[str, _Numbers | _Text]) -> set[str]:
+    """Read the table into columns. Returns the names of those that are none of numbers.
+
+    Raises:
+        InputError: for a file that cannot be read, or without a record.
+    """
+    words: set[str] = set()
+    empty = True
+    for block in read_blocks(layout):
+        empty = False
+        words |= {name for name, column in columns.items() if name not in words and not column.add(layout, block)}
+    if empty:
+        raise InputError(f"{layout.path} has a header and no records")
+    return words
+
+
+def _truth(column: Column) -> Column:
+    """A column of the words true and false alone as such."""
+    if not set(column) <= TRUTH.keys():
+        return column
+    return np.array([TRUTH[word] for word in column], np.bool_)
+
+
+def _refuse_nearly_numbers(layout: Layout, place: int, column: Column, missing: Missing) -> None:
+    """Raise where most values of a column are numbers: as a factor it would have a level for each."""
+    counts = Counter(column)
+    counts.pop(None, None)
+    num_numbers = sum(count for level, count in counts.items() if is_number(level))
+    if num_numbers <= counts.total() / 2:
+        return
+    name = (layout.header or ())[place]
+    hint = f", as {num_numbers:,} of {counts.total():,} values are; if {name} is a factor, write C({name})"
+    for block in read_blocks(layout):
+        if parsed_numbers(block.columns[place], missing) is None:
+            refuse_token(layout, block, place, missing, hint)
