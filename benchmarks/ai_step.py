@@ -24,6 +24,10 @@ import sys
 import time
 from pathlib import Path
 
+from rounds import remark_on
+
+from openreml_dist.plan.load import OtherLoad
+
 RESULTS = Path(__file__).parent / "results"
 NUM_KERNELS = 3
 
@@ -152,7 +156,7 @@ def main() -> None:
         measure(arguments.child, arguments.sizes[0], arguments.threads)
         return
 
-    rows = []
+    rows, load = [], OtherLoad()
     for n in arguments.sizes:
         runs = [(child("ours", n, arguments.threads), child("peer", n, arguments.threads)) for _ in range(arguments.repeats)]
         row = summary(n, runs) | on_ranks(n, arguments.repeats)
@@ -164,10 +168,12 @@ def main() -> None:
         "repeats": arguments.repeats,
         "kernels": NUM_KERNELS,
         "machine": platform.processor(),
+        "cores_held_by_others": load.cores(),
     }
     (RESULTS / "ai_step.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    (RESULTS / "ai_step.md").write_text(table(rows, arguments.threads, arguments.repeats))
-    print(table(rows, arguments.threads, arguments.repeats))
+    text = f"{table(rows, arguments.threads, arguments.repeats)}\n{remark_on(load)}\n"
+    (RESULTS / "ai_step.md").write_text(text)
+    print(text)
 
 
 def summary(n: int, runs: list[tuple[dict, dict]]) -> dict:

@@ -20,6 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from rounds import remark_on
+
+from openreml_dist.plan.load import OtherLoad
+
 RESULTS = Path(__file__).parent / "results"
 
 UNIT = """
@@ -111,17 +115,19 @@ def main() -> None:
         settings += [*arguments.settings, "solver.lrt=false"]
         baseline = 1024 * int(output(sys.executable, "-c", BASELINE))
         n = fit(1, settings)["n"]
-        rounds = []
+        rounds, load = [], OtherLoad()
         for _ in range(arguments.repeats):
             found = {"U": unit(n)}
             for ranks in arguments.ranks:
                 for method in arguments.methods:
                     found[ranks, method] = fit(ranks, [*settings, f"solver.traces={method}"])
             rounds.append(found)
+        remark = remark_on(load)
     lines = [
         f"n = {n:,}, {len(arguments.stores) or 1} GRM; {os.cpu_count()} cores shared by the ranks; "
         f"median of {arguments.repeats} rounds; "
-        f"U = {statistics.median(found['U'] for found in rounds):.2f} s; imports alone hold {baseline / 1e9:.2f} GB a rank.",
+        f"U = {statistics.median(found['U'] for found in rounds):.2f} s; imports alone hold {baseline / 1e9:.2f} GB a rank. "
+        f"{remark}",
         "",
         "| ranks | traces | fit, U | whole process, U | start-up, s | MC error / SE | GB above imports | planned GB |",
         "|---|---|---|---|---|---|---|---|",

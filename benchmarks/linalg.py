@@ -23,10 +23,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from rounds import remark_on
 
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.plan.load import OtherLoad
 from openreml_dist.tiled import TiledSymmetric
 
 RESULTS = Path(__file__).parent / "results"
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--block-sizes", type=int, nargs="+", default=[64, 128, 256], help="of ScaLAPACK")
     parser.add_argument("--name", default="linalg", help="of the file of results")
-    arguments = parser.parse_args()
+    arguments, load = parser.parse_args(), OtherLoad()
     lines = [
         f"float64, {os.cpu_count()} cores, torch {torch.__version__}, median of {arguments.repeats} interleaved rounds; "
         "ratios are the time of another program over ours, and of ours on 1 x 1 over ours.",
@@ -162,7 +164,7 @@ def main() -> None:
                 for ranks, (chosen, rate) in best.items()
                 for what, (size, rows) in zip(("factor", "inverse"), chosen, strict=True)
             ]
-    text = "\n".join([*lines, "", *notes]) + "\n"
+    text = "\n".join([*lines, "", *notes, remark_on(load)]) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{arguments.name}.md").write_text(text)
     print(text)

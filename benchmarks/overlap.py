@@ -23,11 +23,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from linalg import tiles
+from rounds import remark_on
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, Identity, Kernel
 from openreml_dist.grid import ProcessGrid, Transfer
 from openreml_dist.linalg import cholesky_, sweep_inverse_
+from openreml_dist.plan.load import OtherLoad
 
 RESULTS = Path(__file__).parent / "results"
 GRIDS = ((2, 1), (1, 2))
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--delay", type=float, default=0.005, help="seconds, of every exchange")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments, load = parser.parse_args(), OtherLoad()
     lines = [
         f"n = {arguments.size:,}, float64, {RANKS} ranks of one thread on {os.cpu_count()} cores, "
         f"{1e3 * arguments.delay:g} ms in every exchange, median of {arguments.repeats} rounds.",
@@ -144,6 +146,7 @@ def main() -> None:
             compute, in_turn, overlapped = (found[name, setting] for setting in ("compute", "in turn", "overlapped"))
             hidden = (in_turn - overlapped) / (in_turn - compute)
             lines.append(f"| {rows} x {columns} | {name} | {compute:.3f} | {in_turn:.3f} | {overlapped:.3f} | {hidden:.0%} |")
+    lines += ["", remark_on(load)]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "overlap.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from linalg import in_processes, ours
+from rounds import remark_on
 
 from openreml_dist.app.plan import _read_a_store
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.calibrate import calibrate
 from openreml_dist.plan.cost import seconds_of
+from openreml_dist.plan.load import OtherLoad
 from openreml_dist.plan.machine import Machine
 from openreml_dist.plan.work import cholesky_work, sweep_work
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[3000, 5000, 7000])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments, load = parser.parse_args(), OtherLoad()
     machine = calibrate(_read_a_store, print)
     lines = [
         f"{os.cpu_count()} cores; {machine.update_flops / 1e9:.0f} Gflop/s with {machine.threads} threads, "
@@ -59,7 +61,11 @@ def main() -> None:
                 cells += [f"{expected:.3f}", f"{measured:.3f}", f"{errors[-1]:+.0%}"]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
-    lines += ["", f"Median absolute error {statistics.median(map(abs, errors)):.0%}, largest {max(map(abs, errors)):.0%}."]
+    lines += [
+        "",
+        f"Median absolute error {statistics.median(map(abs, errors)):.0%}, largest {max(map(abs, errors)):.0%}. "
+        f"{remark_on(load)}",
+    ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "planner.md").write_text("\n".join(lines) + "\n")
     print(lines[-1])

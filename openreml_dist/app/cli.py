@@ -7,6 +7,7 @@ exit code of its class, whichever program it came from.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from openreml_dist.app.launch import find_placement
+from openreml_dist.app.startup import choose_wait_policy, leave, uncollected
 from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
 
 Settings = TypeVar("Settings")
 
 SECONDS_FOR_RANK_0 = 3.0
 SECONDS_FOR_THE_LAUNCHER = 0.5  # to pass on what was printed: srun may end a step before it has read its last lines
+_SETTING = re.compile(r"(?!hydra)[a-z_][\w.]*=")  # no flag of Hydra, no setting of its own: else it composes twice
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 
 
@@ -40,11 +43,14 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     Raises:
         ConfigError: for an unknown key, a value of the wrong type, or a mandatory value that is missing.
     """
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    with uncollected():
+        import hydra
+        from hydra import compose as compose_once
+        from hydra import initialize_config_dir
+        from hydra.core.config_store import ConfigStore
+        from hydra.errors import HydraException
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises instead of printing and exiting with 1
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
@@ -60,8 +66,14 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
         except (OpenREMLError, OmegaConfBaseException) as error:
             failures.append(error)  # raised below: Hydra would print lines of its own around it
 
+    folder, arguments = str(config_directory()), sys.argv[1:]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)(task)()
+        if all(map(_SETTING.match, arguments)):
+            with initialize_config_dir(folder, version_base="1.3"):
+                config = compose_once(name, arguments)
+            task(config)
+        else:
+            hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
         if failures:
             raise failures[0]
     except (HydraException, OmegaConfBaseException) as error:
@@ -82,13 +94,14 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
     first.
     """
+    choose_wait_policy()
     placement = find_placement("auto")
     rank = placement.rank
     try:
         code = run()
         if code != 0 and rank != 0:
             _let_rank_0_leave_first(code)
-        sys.exit(code)
+        leave(code)
     except RankLostError as error:
         message, code = f"error: {f'rank {rank}: ' if placement.size > 1 else ''}{error}", error.exit_code
     except OpenREMLError as error:
@@ -106,7 +119,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
         time.sleep(SECONDS_FOR_THE_LAUNCHER)
         os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
-    sys.exit(code)
+    leave(code)
 
 
 def _let_rank_0_leave_first(code: int) -> None:

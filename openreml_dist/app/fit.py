@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from openreml_dist.app import launch
 from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.app.session import Session, session
+from openreml_dist.app.startup import uncollected
 from openreml_dist.config import FitConfig
 from openreml_dist.log import LOGGER
 
@@ -46,8 +47,9 @@ def fit(settings: FitConfig, begun: float) -> int:
     Returns:
         The exit code of the status: 0 converged, 3 not.
     """
-    from openreml_dist.app.inputs.model import check_settings
-    from openreml_dist.app.predictions import check_output
+    with uncollected():
+        from openreml_dist.app.inputs.model import check_settings
+        from openreml_dist.app.predictions import check_output
 
     check_settings(settings)
     check_output(settings.output)

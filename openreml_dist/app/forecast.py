@@ -12,6 +12,7 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout
 from openreml_dist.plan.available import refuse_if_too_large
 from openreml_dist.plan.cost import Plan, plan
+from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
 from openreml_dist.plan.memory import FitSize, Memory, memory
 
@@ -36,10 +37,12 @@ class Forecast:
         needed = f"plan: {self.memory.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"
         if self.plan is None:
             return f"{needed}; openreml-plan mode=calibrate measures this machine for a forecast of time"
+        busy = remark(self.plan.machine.other_cores)
         return (
             f"{needed}; about {_duration(self.plan.iteration_seconds)} an exact iteration, "
             f"{_duration(self.plan.fit_seconds[traces])} a fit; "
             f"stores are read at {self.plan.machine.read_bytes / 1e9:.2g} GB/s a rank"
+            + (f" (rates measured while {busy}: openreml-plan mode=calibrate measures again)" if busy else "")
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from openreml_dist.config import GridConfig, LauncherConfig
 from openreml_dist.errors import ConfigError, RankLostError
+from openreml_dist.plan.load import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -208,13 +209,6 @@ def set_threads(grid: ProcessGrid, wanted: int | None) -> None:
             wanted, int(os.environ.get("SLURM_CPUS_PER_TASK", wanted))
         )  # where SLURM gives cores without binding to them
     torch.set_num_threads(max(1, wanted))
-
-
-def usable_cores() -> frozenset[int]:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
 
 
 def share_of_cores(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> int:

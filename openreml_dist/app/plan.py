@@ -12,6 +12,7 @@ from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import EVALUATIONS, plan
+from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import FitSize, check_memory
 
@@ -43,6 +44,8 @@ def _calibrate() -> int:
     write_text(path, as_json(machine))
     terminal.show(machine_table(machine))
     terminal.say("", f"kept for openreml-plan and openreml-fit: {path}")
+    if busy := remark(machine.other_cores):
+        terminal.say(f"warning: {busy} meanwhile, and forecasts will say too much; measure again when nothing else runs")
     return 0
 
 
@@ -92,6 +95,8 @@ def _plan(settings: PlanConfig) -> int:
     made = plan(TileLayout(size, tile_size, grid), fit, machine)
     terminal = Terminal(0)
     terminal.say(head(made, fit))
+    if busy := remark(machine.other_cores):
+        terminal.say(f"{machine.name} was measured while {busy}: openreml-plan mode=calibrate measures again")
     terminal.show(memory_table(made), time_table(made))
     check_memory(made.layout, fit, machine.memory_bytes, on_device=machine.cores == 0)
     return 0

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from openreml_dist.layout import CPU_TILE_SIZE
+from openreml_dist.plan.load import OtherLoad
 from openreml_dist.plan.machine import Machine
 
 ROWS, COLUMNS = 3000, 20  # of tiles in the slabs that are updated: larger than any cache
@@ -24,13 +25,13 @@ SMALL, LARGE = 1, 4_000_000  # numbers in a message
 
 
 def calibrate(read: Callable[[Path], Iterator[int]], say: Callable[[str], None]) -> Machine:
-    """Measure one rank with all threads, and messages between two ranks of one thread.
+    """Measure one rank with all threads, and messages between two ranks of one thread; and what other programs held meanwhile.
 
     Args:
         read: writes a small store into a folder, then yields the bytes of each chunk as it is read.
         say: told what is being measured.
     """
-    threads = torch.get_num_threads()
+    threads, others = torch.get_num_threads(), OtherLoad()
     say(f"products of tiles of {CPU_TILE_SIZE}, {threads} threads")
     update, update_single = _update_rate(torch.float64), _update_rate(torch.float32)
     panel, pivot, stream = _panel_rate(), _pivot_rate(), _stream_rate()
@@ -59,6 +60,7 @@ def calibrate(read: Callable[[Path], Iterator[int]], say: Callable[[str], None])
         measured=True,
         cores=os.cpu_count() or 1,
         threads=threads,
+        other_cores=others.cores(),
     )
 
 

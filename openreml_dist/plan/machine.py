@@ -31,6 +31,7 @@ class Machine:
         measured: whether the rates were measured on this machine.
         cores: that all ranks of a host share, 0 where every rank has a device of its own.
         threads: of a rank when the rates were measured.
+        other_cores: held by other programs meanwhile; None where that is not known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Machine:
     measured: bool = False
     cores: int = 0
     threads: int = 1
+    other_cores: float | None = None
 
     def shared_by(self, ranks_on_host: int, threads: int) -> Machine:
         """What each of several ranks of a host has of it, with other threads than measured; accelerators do not change."""

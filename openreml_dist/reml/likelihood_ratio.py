@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
@@ -13,8 +12,6 @@ from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.wald import chi2_tail
-
-SMALLEST_START = 0.01  # proportion of the variance that a component restarts from, if it was less
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,6 @@ def variance_tests(
         reduced = without.largest_loglik(
             y,
             X,
-            start_without_first(fit, constrain),
             constrain=constrain,
             max_iter=max_iter,
             traces=traces,
@@ -98,14 +94,3 @@ def variance_tests(
             seed=seed,
         )
     return VarianceTests.of(fit.loglik, null, reduced, num_random=len(covariance.terms) - 1)
-
-
-def start_without_first(fit: FitResult, constrain: bool) -> Tensor:
-    """Where the other variances (r − 1,) go when the first becomes 0, by the quadratic model at the estimate. Local.
-
-    Along θ_1 → 0 the best δ of the others is AI_22⁻¹ AI_21 θ_1. None of them is on its bound if they are constrained.
-    """
-    AI, theta = fit.iterations[-1].step.AI, fit.theta
-    gained = torch.linalg.lstsq(AI[1:, 1:], AI[1:, :1] * theta[0], driver="gelsd").solution[:, 0]
-    start: Tensor = theta[1:] + gained
-    return start.clamp_min(SMALLEST_START * float(theta.sum())) if constrain else start

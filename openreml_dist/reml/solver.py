@@ -23,7 +23,7 @@ from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.result import FitResult
 
-NEAR_THE_TOP = 0.02  # standard errors: ℓ is 2e-4 below its largest value, of which the quadratic model knows all but a tenth
+NEAR_THE_TOP = 0.02  # standard errors: ℓ is 2e-4 below its largest value, most of which the quadratic model knows
 
 
 def silent(_: str) -> Progress:
@@ -119,7 +119,7 @@ class Solver:
         self,
         y: Tensor,
         x: Tensor,
-        start: Tensor,
+        start: Tensor | str = "auto",
         *,
         constrain: bool = True,
         max_iter: int = 50,
@@ -135,7 +135,8 @@ class Solver:
         options = DenseOptions(traces, num_probes, seed, loglik_alone=True)
         engine = DenseEngine(self.problem(y, x), options, self.phase)
         stopping = Stopping(max_iter, tolerance_theta=NEAR_THE_TOP)
-        found = fit(engine, self.parameters(start), FitOptions(constrain, stopping))
+        values = start if isinstance(start, str) else self.parameters(start)
+        found = fit(engine, values, FitOptions(constrain, stopping))
         return found.loglik + found.iterations[-1].next_step.gain
 
     def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> DensePredictor:

@@ -166,6 +166,7 @@ def _fit_inside(run_dir: Path, settings: tuple[str, ...]) -> Finished:
     with (
         mock.patch.object(sys, "argv", ["openreml-fit", f"run_dir={run_dir}", *settings]),
         mock.patch.dict(os.environ, environment(), clear=True),
+        mock.patch("openreml_dist.app.cli.leave", sys.exit),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
         pytest.raises(SystemExit) as end,

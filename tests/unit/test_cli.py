@@ -46,6 +46,13 @@ class Leaving:
         raise SystemExit(code)
 
 
+@pytest.fixture(autouse=True)
+def environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs choose the wait policy in the environment of their process, and end it."""
+    monkeypatch.setattr(cli, "choose_wait_policy", lambda: None)
+    monkeypatch.setattr(cli, "leave", sys.exit)
+
+
 @pytest.fixture(params=[None, 0, 1], ids=["alone", "rank 0 of 2", "rank 1 of 2"])
 def rank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
     """A lone process, or a rank of two under torchrun."""

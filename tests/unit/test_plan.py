@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from openreml_dist.app.forecast import Forecast
 from openreml_dist.app.plan import run
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
@@ -122,6 +124,28 @@ def test_this_machine_is_measured_and_planned_for(
     assert machine.update_flops > machine.stream_bytes / 8, "a product is bound by flops, an addition by memory"
     assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
     assert machine.name in capsys.readouterr().out
+
+
+def test_calibration_beside_other_programs_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the calibration, by a plan from it, by the forecast of a fit; not where nothing else ran, or before it was noted."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calibration_file().parent.mkdir(parents=True)
+    made = plan(TileLayout(1000, 192, GridShape(1, 1)), FitSize(), CPU)
+    for cores, said in ((1.3, True), (0.01, False), (None, False)):
+        machine = replace(CPU, other_cores=cores)
+        with monkeypatch.context() as patched:
+            patched.setattr("openreml_dist.plan.calibrate.calibrate", lambda *_, machine=machine: machine)
+            assert run(PlanConfig(mode="calibrate")) == 0
+        assert ("other programs held 1.3 of" in capsys.readouterr().out) == said
+        assert load_machine("this") == machine
+        assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
+        assert ("other programs held 1.3 of" in capsys.readouterr().out) == said
+        assert ("other programs held 1.3 of" in Forecast(made.memory, replace(made, machine=machine)).line("auto")) == said
+    old = {name: value for name, value in asdict(CPU).items() if name != "other_cores"}
+    calibration_file().write_text(json.dumps(old))
+    assert load_machine("this") == CPU
 
 
 @pytest.mark.parametrize(

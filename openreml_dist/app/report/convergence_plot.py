@@ -16,8 +16,9 @@ def plot_convergence(fit: FitResult, trait: str, path: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     numbers = [iteration.number for iteration in fit.iterations]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4))
     left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.13, top=0.91, wspace=0.22)  # a layout engine draws all of it twice
     left.plot(numbers, [iteration.step.loglik for iteration in fit.iterations], "o-", color="black")
     left.set(xlabel="iteration", ylabel="logL", title=f"{trait}: {fit.status}, logL = {fit.loglik:.3f}")
     left.ticklabel_format(useOffset=False)
