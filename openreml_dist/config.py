@@ -124,6 +124,11 @@ class SolverConfig:
     num_probes: Optional[int] = None  # None is that of the method, see traces.py
     seed: int = 1  # of the probes
 
+    @property
+    def kernel_cache_bytes(self) -> float:
+        """``kernel_cache_gb`` in bytes."""
+        return 1e9 * self.kernel_cache_gb
+
 
 @dataclass
 class GridConfig:

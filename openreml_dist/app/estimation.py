@@ -14,6 +14,8 @@ from openreml_dist.config import SolverConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.log import LOGGER
 from openreml_dist.reml import FitResult, Iteration, Solver, Stopping
+from openreml_dist.reml.engine import Engine
+from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.likelihood_ratio import VarianceTests, refit_is_needed, variance_tests
 from openreml_dist.traces import number_of_probes
 
@@ -34,18 +36,16 @@ class Estimator:
         """For one covariance. Collective."""
         return Solver.of(covariance, grid=self.here.grid, tile_size=self.settings.tile_size, phase=self.here.terminal.phase)
 
-    def fit(self, solver: Solver, analysis: Analysis) -> FitResult:
+    def engine(self, solver: Solver, analysis: Analysis) -> Engine:
+        """For the data. Local."""
+        return solver.engine(analysis.y, analysis.X, **self._traces())
+
+    def fit(self, engine: Engine) -> FitResult:
         """Estimate, each iterate shown and kept as it is accepted. Collective."""
-        settings, parameters = self.settings, analysis.covariance.parameters
-        result = solver.fit(
-            analysis.y,
-            analysis.X,
-            starting_point(settings, parameters),
-            constrain=settings.constrain,
-            stopping=Stopping(settings.max_iter, settings.tolerance_theta, settings.tolerance_loglik),
-            **self._traces(),
-            report=partial(self._keep, parameters=parameters),
-        )
+        settings, parameters = self.settings, engine.covariance.parameters
+        stopping = Stopping(settings.max_iter, settings.tolerance_theta, settings.tolerance_loglik)
+        options = FitOptions(settings.constrain, stopping, partial(self._keep, parameters=parameters))
+        result = fit(engine, starting_point(settings, parameters), options)
         LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
         return result
 

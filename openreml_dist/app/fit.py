@@ -63,7 +63,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     """Read, say what it will cost, estimate, test, predict: a record a stage. Collective."""
     from openreml_dist.app.estimation import Estimator
     from openreml_dist.app.forecast import forecast
-    from openreml_dist.app.inputs.model import fit_size, read_model
+    from openreml_dist.app.inputs.model import read_model
     from openreml_dist.app.predictions import open_request, predict
     from openreml_dist.app.report.lines import model_line, place_line
     from openreml_dist.app.report.provenance import profile_of_rank
@@ -84,10 +84,11 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     here.say(model_line(solver.covariance, solver.layout, analysis.inputs.X.shape[1]))
 
     request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
-    expected = forecast(here.grid, solver.layout, request.planned(fit_size(settings.solver, analysis)))
+    engine = estimator.engine(solver, analysis)
+    expected = forecast(here.grid, request.planned(engine.plan(analysis.chunk_size, settings.solver.kernel_cache_bytes)))
     here.say(expected.line(settings.solver.traces), *request.notes(analysis.covariance))
 
-    found = estimator.fit(solver, analysis)
+    found = estimator.fit(engine)
     fitted = here.seconds()
     tests = estimator.test(solver, analysis, found)
     tested = here.seconds()

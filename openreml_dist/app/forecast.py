@@ -9,12 +9,11 @@ import torch
 
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.layout import TileLayout
 from openreml_dist.plan.available import refuse_if_too_large
-from openreml_dist.plan.cost import Plan, plan
+from openreml_dist.plan.cost import Plan
 from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
-from openreml_dist.plan.memory import FitSize, Memory, memory
+from openreml_dist.plan.memory import Memory
 
 GPUS = {"H100": "h100-nvlink", "A100": "a100"}  # part of the name that a device gives itself -> preset
 
@@ -46,17 +45,17 @@ class Forecast:
         )
 
 
-def forecast(grid: ProcessGrid, layout: TileLayout, fit: FitSize) -> Forecast:
-    """Plan a fit on these ranks. Collective.
+def forecast(grid: ProcessGrid, planned: PlannedFit) -> Forecast:
+    """What a fit takes on these ranks. Collective.
 
     Raises:
         ConfigError: on every rank, if the fullest rank needs more memory than a rank has.
     """
     hosts = grid.gather(socket.gethostname())
     ranks_on_host = hosts.count(hosts[grid.rank])
-    refuse_if_too_large(grid, layout, fit, ranks_on_host)
+    refuse_if_too_large(grid, planned.layout, planned.size, ranks_on_host)
     machine = _machine(grid, ranks_on_host) if grid.is_root else None
-    return Forecast(memory(layout, fit), None if machine is None else plan(layout, fit, machine))
+    return Forecast(planned.memory, None if machine is None else planned.on(machine))
 
 
 def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:

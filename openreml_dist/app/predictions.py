@@ -20,7 +20,8 @@ from openreml_dist.config import FitConfig, OutputConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.memory import DOUBLE, FitSize
+from openreml_dist.plan.cost import PlannedFit
+from openreml_dist.plan.memory import DOUBLE
 from openreml_dist.reml import FitResult, Solver, wald_test
 from openreml_dist.reml.dense.prediction import extra_inverses
 from openreml_dist.store.files import written_aside
@@ -71,9 +72,9 @@ class PredictionRequest:
             lines.append(f"output.snp_effects: {count:,} SNPs{approximate}")
         return lines
 
-    def planned(self, fit: FitSize) -> FitSize:
+    def planned(self, fit: PlannedFit) -> PlannedFit:
         """The fit as the planner sees it: error variances are always computed in float64."""
-        return replace(fit, number_bytes=DOUBLE) if self.output.pev else fit
+        return replace(fit, size=replace(fit.size, number_bytes=DOUBLE)) if self.output.pev else fit
 
 
 @dataclass(frozen=True)

@@ -102,3 +102,25 @@ def plan(layout: TileLayout, fit: FitSize, machine: Machine) -> Plan:
     }
     order = ("assemble", "invert", "project", "traces")
     return Plan(layout, machine, held, {name: exact[name] for name in order}, read, fits)
+
+
+@dataclass(frozen=True)
+class PlannedFit:
+    """A fit of an engine, as the planner sees it before anything is computed.
+
+    Attributes:
+        layout: n, tile size and grid.
+        size: what decides about memory and time beside it.
+    """
+
+    layout: TileLayout
+    size: FitSize
+
+    @property
+    def memory(self) -> Memory:
+        """Of the fullest rank."""
+        return memory(self.layout, self.size)
+
+    def on(self, machine: Machine) -> Plan:
+        """Memory and seconds on a machine."""
+        return plan(self.layout, self.size, machine)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from openreml_dist import Covariance
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.layout import TileLayout
+from openreml_dist.plan.cost import PlannedFit
+from openreml_dist.plan.memory import FitSize
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.prediction import Predictor
@@ -78,6 +81,10 @@ class WholeMatrices:
 
     def predictor(self, at: Step | Tensor, error_variances: bool) -> Predictor:
         raise NotImplementedError
+
+    def plan(self, chunk_size: int = 1, cache_bytes: float = 0.0) -> PlannedFit:
+        n = len(self.case.y)
+        return PlannedFit(TileLayout(n, n, self.grid.shape), FitSize(num_kernels=0, num_probes=0))
 
 
 def step_of(theta: Tensor, exact: Oracle, error: float) -> Step:

@@ -17,7 +17,6 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.models import Genomic, Independent, MixedModel
 from openreml_dist.models.columns import Columns
-from openreml_dist.plan.memory import FitSize
 from openreml_dist.store.grm import open_grm
 from openreml_dist.traces import METHODS
 
@@ -147,19 +146,6 @@ def _of_records(settings: FitConfig, tables: Tables, grms: Grms) -> tuple[Inputs
         raise ConfigError(f"model.prevalence is for greml, not for {settings.model.name}")
     model = mixed_model(settings, tables, grms)
     return inputs_of(model, tables, settings), model
-
-
-def fit_size(solver: SolverConfig, analysis: Analysis) -> FitSize:
-    """What the planner needs to know of an analysis."""
-    covariance = analysis.covariance
-    num_kernels = sum(term.is_stored for term in covariance.terms)
-    return FitSize(
-        num_kernels=num_kernels,
-        num_generated=len(covariance.parameters) - num_kernels,
-        num_fixed=analysis.inputs.X.shape[1],
-        chunk_size=analysis.chunk_size,
-        cache_bytes=1e9 * solver.kernel_cache_gb,
-    ).with_traces(solver.traces, solver.num_probes, covariance.is_linear)
 
 
 def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str:

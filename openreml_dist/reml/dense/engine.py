@@ -14,6 +14,8 @@ from torch import Tensor
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, NotPositiveDefiniteError
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.plan.cost import PlannedFit
+from openreml_dist.plan.memory import FitSize
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
 from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected_information, log_likelihood
 from openreml_dist.reml.dense.prediction import DensePredictor
@@ -147,7 +149,21 @@ class DenseEngine:
         self.evaluate([Request(step.theta, step.evaluation, carried=step.carried)])
         return self._remembered[-1][1]
 
-    # What follows a fit.
+    # Before and after a fit.
+
+    def plan(self, chunk_size: int = 1, cache_bytes: float = 0.0) -> PlannedFit:
+        """Tiles of V in the widest precision of the schedule, panels, vectors, and what is kept of the stores. Local."""
+        num_kernels = sum(term.is_stored for term in self.covariance.terms)
+        size = FitSize(
+            num_kernels=num_kernels,
+            num_generated=len(self.covariance.parameters) - num_kernels,
+            num_fixed=self.problem.X.Q.shape[1],
+            num_probes=self._num_probes if self._schedule.uses_probes else 0,
+            number_bytes=self._schedule.widest.itemsize,
+            chunk_size=chunk_size,
+            cache_bytes=cache_bytes,
+        )
+        return PlannedFit(self.problem.layout, size)
 
     def predictor(self, at: Step | Tensor, error_variances: bool) -> DensePredictor:
         """From the Py of a step, or from V(θ) factored (for error variances inverted) in float64. Collective."""
