@@ -10,7 +10,7 @@ import torch
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.available import refuse_if_too_large
-from openreml_dist.plan.cost import Plan
+from openreml_dist.plan.cost import Plan, PlannedFit
 from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
 from openreml_dist.plan.memory import Memory

@@ -1,0 +1,64 @@
+"""What the records say nothing of, and correlations that run to one, through the program, alone and on two ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.data import Cohort
+from tests.e2e.programs import Finished, fit
+
+LAUNCHED = pytest.mark.parametrize("launched", ["inside", "torchrun"])
+
+
+def bivariate(cohort: Cohort, folder: Path, launched: str, traits: np.ndarray) -> Finished:
+    """Fit two traits of the cohort, ``nan`` where one is not known."""
+    path = folder / "two.phen"
+    shown = np.where(np.isnan(traits), "NA", np.char.mod("%.17g", traits))
+    path.write_text("".join(f"F{i} I{i} {one} {two}\n" for i, (one, two) in enumerate(shown)))
+    settings = ("model=bivariate", f"data.grm={cohort.folder / 'main.grm.zarr'}", f"data.pheno={path}", "data.pheno_column=[1,2]")
+    return fit(launched, folder / launched, *settings)
+
+
+def estimates(run: Finished) -> dict[str, tuple[float, float | None]]:
+    return {row["name"]: (row["value"], row["se"]) for row in run.result["estimates"]}
+
+
+@LAUNCHED
+def test_residual_covariance_of_traits_that_nobody_has_both_of_is_fixed_and_named(
+    cohort: Cohort, tmp_path: Path, launched: str
+) -> None:
+    n = len(cohort.main)
+    rng = np.random.default_rng(31)
+    effects = np.linalg.cholesky(cohort.main) @ rng.normal(size=n)
+    traits = np.column_stack([effects + 0.7 * rng.normal(size=n), 0.8 * effects + 0.7 * rng.normal(size=n)])
+    traits[: n // 2, 1], traits[n // 2 :, 0] = np.nan, np.nan
+    run = bivariate(cohort, tmp_path, launched, traits)
+    assert run.exit_code == 0
+    fixed = ["residual.L[trait2,trait1]", "residual.covariance[trait1,trait2]", "residual.correlation[trait1,trait2]"]
+    assert run.result["unknown"] == fixed
+    found = estimates(run)
+    assert all(found[name] == (0, None) for name in fixed)
+    at_bound = run.result["history"][-1]["at_bound"]
+    known = [name for name in found if name.startswith(("genetic.variance", "residual.variance", "genetic.covariance"))]
+    assert len(known) == 5
+    assert all(found[name][1] is not None for name in known), at_bound
+    assert "the likelihood of these records does not depend on residual.L[trait2,trait1] = 0" in run.output
+    assert any("kept at the start" in warning for warning in run.result["warnings"])
+
+
+@LAUNCHED
+def test_two_traits_on_nearly_one_line_end_at_a_correlation_of_one(cohort: Cohort, tmp_path: Path, launched: str) -> None:
+    first, unrelated = cohort.traits[:, 0], cohort.traits[:, 2]
+    run = bivariate(cohort, tmp_path, launched, np.column_stack([first, 2 * first + 1e-3 * unrelated]))
+    assert run.exit_code == 0
+    assert run.result["status"] == "converged_at_bound"
+    assert run.result["num_iterations"] <= 30
+    correlation, se = estimates(run)["genetic.correlation[trait1,trait2]"]
+    assert correlation == pytest.approx(1, abs=1e-6) and se is None
+    assert "genetic.correlation[trait1,trait2] has run to 1, so it has no standard error" in run.output
+    alone = fit("inside", tmp_path / "alone", *cohort.data())
+    genetic = alone.result["components"][0]["variance"]
+    assert estimates(run)["genetic.variance[trait1]"][0] == pytest.approx(genetic, rel=0.02)  # the second trait adds little
