@@ -59,6 +59,5 @@ def test_two_traits_on_nearly_one_line_end_at_a_correlation_of_one(cohort: Cohor
     correlation, se = estimates(run)["genetic.correlation[trait1,trait2]"]
     assert correlation == pytest.approx(1, abs=1e-6) and se is None
     assert "genetic.correlation[trait1,trait2] has run to 1, so it has no standard error" in run.output
-    alone = fit("inside", tmp_path / "alone", *cohort.data())
-    genetic = alone.result["components"][0]["variance"]
-    assert estimates(run)["genetic.variance[trait1]"][0] == pytest.approx(genetic, rel=0.02)  # the second trait adds little
+    variances = [estimates(run)[f"genetic.variance[trait{t}]"][0] for t in (1, 2)]
+    assert variances[1] == pytest.approx(4 * variances[0], rel=1e-3) and variances[0] > 0.1
