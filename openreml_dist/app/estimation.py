@@ -10,11 +10,12 @@ from openreml_dist.app.inputs.model import Analysis, starting_point
 from openreml_dist.app.report.result_json import step_record
 from openreml_dist.app.report.run_directory import STEPS, append_json_line
 from openreml_dist.app.session import Session
-from openreml_dist.config import SolverConfig
+from openreml_dist.config import OutputConfig, SolverConfig
 from openreml_dist.covariance import Covariance
+from openreml_dist.errors import ConfigError
 from openreml_dist.log import LOGGER
 from openreml_dist.reml import FitResult, Iteration, Solver, Stopping
-from openreml_dist.reml.engine import Engine
+from openreml_dist.reml.engine import Capability, Engine
 from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.likelihood_ratio import VarianceTests, refit_is_needed, variance_tests
 from openreml_dist.traces import number_of_probes
@@ -26,10 +27,12 @@ class Estimator:
 
     Attributes:
         settings: of the solver.
+        output: what is wanted beside the estimates.
         here: ranks, terminal and folder.
     """
 
     settings: SolverConfig
+    output: OutputConfig
     here: Session
 
     def solver(self, covariance: Covariance) -> Solver:
@@ -37,8 +40,22 @@ class Estimator:
         return Solver.of(covariance, grid=self.here.grid, tile_size=self.settings.tile_size, phase=self.here.terminal.phase)
 
     def engine(self, solver: Solver, analysis: Analysis) -> Engine:
-        """For the data. Local."""
-        return solver.engine(analysis.y, analysis.X, **self._traces())
+        """For the data; what it cannot do of what is asked is said, or refused before the fit. Local: alike on every rank.
+
+        Raises:
+            ConfigError: names the setting, and why.
+        """
+        engine = solver.engine(analysis.y, analysis.X, **self._traces())
+        wishes = {
+            "output.blup": (self.output.blup, Capability.EFFECTS),
+            "output.pev": (self.output.pev, Capability.ERROR_VARIANCES),
+        }
+        for setting, (is_wanted, wish) in wishes.items():
+            if is_wanted and (why := engine.why_not(wish)) is not None:
+                raise ConfigError(f"{setting}: {wish} {why}")
+        if self.settings.traces == "hutchinson" and (why := engine.why_not(Capability.PROBES)) is not None:
+            self.here.say(f"solver.traces=hutchinson {why}, so every evaluation is exact")
+        return engine
 
     def fit(self, engine: Engine) -> FitResult:
         """Estimate, each iterate shown and kept as it is accepted. Collective."""

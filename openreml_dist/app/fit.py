@@ -79,7 +79,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     here.say(*analysis.inputs.report)
     remarks = say_remarks(here, analysis.inputs)
 
-    estimator = Estimator(settings.solver, here)
+    estimator = Estimator(settings.solver, settings.output, here)
     solver = estimator.solver(analysis.covariance)
     here.say(model_line(solver.covariance, solver.layout, analysis.inputs.X.shape[1]))
 

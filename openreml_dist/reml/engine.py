@@ -78,9 +78,8 @@ class Capability(StrEnum):
     """What a user may ask of an engine beside the estimates."""
 
     HASEMAN_ELSTON = "a start by Haseman-Elston regression"
-    PROBES = "traces from random probes"
-    EFFECTS = "random effects at the records"
-    NEW_EFFECTS = "random effects of others than the records"
+    PROBES = "traces from random probes alone"
+    EFFECTS = "random effects"
     ERROR_VARIANCES = "prediction error variances"
 
 
@@ -100,7 +99,7 @@ class Engine(Protocol):
         """The ways of evaluating. Local."""
 
     def why_not(self, wish: Capability) -> str | None:
-        """None if this can be asked for, else why it cannot, to be shown to the user. Local."""
+        """None if this can be asked for, else why it cannot, in words that go on after its name. Local."""
 
     def bounds(self, constrain: bool) -> Bounds:
         """Of θ; without ``constrain`` variances may be negative, correlations and ranges keep their limits. Local."""

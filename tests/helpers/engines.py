@@ -53,7 +53,7 @@ class WholeMatrices:
         return self.case.covariance
 
     def why_not(self, wish: Capability) -> str | None:
-        return f"{wish}: whole matrices have none"
+        return "are not to be had from whole matrices"
 
     def bounds(self, constrain: bool) -> Bounds:
         return bounds_of_model(self.covariance, float(self.case.y.var()), constrain)

@@ -83,9 +83,9 @@ class DenseEngine:
         """Whatever stands on V being a sum of variance components needs one."""
         needs_components = (Capability.HASEMAN_ELSTON, Capability.PROBES)
         if wish in needs_components and not self.covariance.is_linear:
-            return f"{wish}: V must be a sum of variance components, each times a matrix that does not change"
+            return "needs a sum of variance components"
         if wish is Capability.PROBES and self.problem.layout.size <= self._num_probes:
-            return f"{wish}: {self.problem.layout.size} samples are no more than {self._num_probes} probes"
+            return f"needs more samples than its {self._num_probes} probes"
         return None
 
     # Where the iteration may go, and where it begins.
@@ -98,7 +98,7 @@ class DenseEngine:
     def start(self, method: str) -> Tensor:
         """Haseman-Elston regression with the probes of the traces, or equal parts of the phenotypic variance. Collective."""
         problem = self.problem
-        if choose_start(method, self.covariance) == "haseman-elston":
+        if choose_start(method, self.why_not(Capability.HASEMAN_ELSTON)) == "haseman-elston":
             products, Z = self._random_products()
             if self._schedule.uses_probes:
                 self._probes = self._made_probes(products, Z)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.dense.problem import Problem
 
@@ -19,20 +18,18 @@ SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies insi
 METHODS = ("auto", "haseman-elston", "equal")
 
 
-def choose_start(method: str, covariance: Covariance) -> str:
+def choose_start(method: str, why_no_regression: str | None) -> str:
     """``haseman-elston`` or ``equal``. Local.
 
     Raises:
-        ConfigError: for another method, or Haseman–Elston regression of anything but variance components.
+        ConfigError: for another method, or for regression where there is a reason against it.
     """
     if method not in METHODS:
         raise ConfigError(f"solver.start: {method!r} is not {', '.join(METHODS)}, or a list of values")
-    if method == "haseman-elston" and not covariance.is_linear:
-        raise ConfigError(
-            "solver.start: haseman-elston needs a sum of variance components; use auto, equal, or a list of values"
-        )
+    if method == "haseman-elston" and why_no_regression is not None:
+        raise ConfigError(f"solver.start: haseman-elston {why_no_regression}; use auto, equal, or a list of values")
     if method == "auto":
-        return "haseman-elston" if covariance.is_linear else "equal"
+        return "haseman-elston" if why_no_regression is None else "equal"
     return method
 
 
