@@ -26,6 +26,11 @@ class Status(StrEnum):
     FAILED = "failed"
 
     @property
+    def is_an_answer(self) -> bool:
+        """Whether the last iterate may stand for the maximum: files that other programs read are written of such fits alone."""
+        return self not in (Status.ITERATION_LIMIT, Status.STALLED, Status.FAILED)
+
+    @property
     def exit_code(self) -> int:
         """What a program that ran the fit exits with."""
         return {"iteration_limit": 3, "stalled": 3, "failed": 4}.get(self, 0)
