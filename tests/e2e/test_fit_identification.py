@@ -18,13 +18,8 @@ def bivariate(cohort: Cohort, folder: Path, launched: str, traits: np.ndarray) -
     path = folder / "two.phen"
     shown = np.where(np.isnan(traits), "NA", np.char.mod("%.17g", traits))
     path.write_text("".join(f"F{i} I{i} {one} {two}\n" for i, (one, two) in enumerate(shown)))
-    settings = (
-        "model=bivariate",
-        f"data.grm={cohort.folder / 'main.grm.zarr'}",
-        f"data.pheno={path}",
-        "data.pheno_column=[1,2]",
-    )
-    return fit(launched, folder / launched, *settings)
+    data = (f"data.grm={cohort.folder / 'main.grm.zarr'}", f"data.pheno={path}", "data.pheno_column=[1,2]")
+    return fit(launched, folder / launched, "model=bivariate", *data)
 
 
 def estimates(run: Finished) -> dict[str, tuple[float, float | None]]:
