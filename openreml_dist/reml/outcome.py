@@ -21,6 +21,7 @@ class Status(StrEnum):
 
     CONVERGED = "converged"
     CONVERGED_AT_BOUND = "converged_at_bound"
+    NOT_IDENTIFIED = "not_identified"
     ITERATION_LIMIT = "iteration_limit"
     STALLED = "stalled"
     FAILED = "failed"
@@ -28,7 +29,7 @@ class Status(StrEnum):
     @property
     def exit_code(self) -> int:
         """What a program that ran the fit exits with."""
-        return {"iteration_limit": 3, "stalled": 3, "failed": 4}.get(self, 0)
+        return {"iteration_limit": 3, "stalled": 3, "failed": 4, "not_identified": 6}.get(self, 0)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ STALE = (  # of an earlier run
     *(STEPS, RESULT, HSQ, PICTURE, INDI_BLP, SNP_BLP),
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
 )
-FINISHED = ("converged", "converged_at_bound", "iteration_limit", "stalled")
+FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
 
 
 def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
