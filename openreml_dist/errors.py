@@ -5,6 +5,10 @@ Every message says what was wrong and where (file, sample, parameter, iteration)
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OpenREMLError(Exception):
     """Base of all errors that are reported without a traceback."""
@@ -32,3 +36,36 @@ class RankLostError(OpenREMLError):
     """Another rank stopped answering: killed, out of memory, or its node was lost."""
 
     exit_code = 5
+
+
+class FileError(InputError):
+    """What the operating system refused: a full disk, a folder without permission, a file where a folder is needed."""
+
+    @classmethod
+    def of(cls, error: OSError, path: object = None) -> FileError:
+        """In one line: the path (of the error, else the one given), what the system said of it, what to do if that is known."""
+        where = path if error.filename is None else error.filename
+        said = error.strerror or str(error) or type(error).__name__
+        return cls(f"{'' if where is None else f'{where}: '}{said}{_REMEDIES.get(error.errno or 0, '')}")
+
+
+_REMEDIES = {
+    errno.ENOSPC: "; free some space, or write to another disk",
+    errno.EDQUOT: "; free some space, or write to another disk",
+    errno.EFBIG: "; the limit of the size of a file is reached (ulimit -f)",
+    errno.EACCES: "; choose a place where you may write",
+    errno.EROFS: "; choose a place where you may write",
+    errno.ENOTDIR: "; a part of the path is a file",
+    errno.EMFILE: "; raise the number of open files (ulimit -n)",
+}
+
+
+@contextmanager
+def files_named(path: object = None) -> Iterator[None]:
+    """Turn what the operating system says of a file into a ``FileError``, where it names none that of ``path``. Local."""
+    try:
+        yield
+    except ConnectionError:  # of a peer, or of a pipe that nobody reads any more: no file
+        raise
+    except OSError as error:
+        raise FileError.of(error, path) from error

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
+from openreml_dist.errors import ConfigError, FileError, OpenREMLError, RankLostError
 from openreml_dist.host import Host, Signal
 from openreml_dist.layout import GridShape
 
@@ -321,6 +321,8 @@ def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:
     assert failure is not None
     if _is_out_of_memory(failure):
         return _out_of_memory(failure, rank)
+    if isinstance(failure, OSError) and not isinstance(failure, ConnectionError):
+        return FileError(f"while {doing}: {FileError.of(failure)}")
     if not isinstance(failure, OpenREMLError):
         return OpenREMLError(f"while {doing}: {type(failure).__name__}: {failure}")
     pickle.loads(pickle.dumps(failure))

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from openreml_dist.app.launch import find_placement
 from openreml_dist.app.startup import choose_wait_policy, leave, uncollected
-from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError
+from openreml_dist.errors import ConfigError, InputError, OpenREMLError, RankLostError, files_named
 
 Settings = TypeVar("Settings")
 
@@ -62,7 +62,8 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
             return  # the ranks that are left cannot run another job
         try:
             settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
-            exit_codes.append(run(settings))
+            with files_named():
+                exit_codes.append(run(settings))
         except (OpenREMLError, OmegaConfBaseException) as error:
             failures.append(error)  # raised below: Hydra would print lines of its own around it
 
@@ -98,7 +99,8 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
     placement = find_placement("auto")
     rank = placement.rank
     try:
-        code = run()
+        with files_named():
+            code = run()
         if code != 0 and rank != 0:
             _let_rank_0_leave_first(code)
         leave(code)
@@ -108,6 +110,8 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         if rank != 0:
             _let_rank_0_leave_first(error.exit_code)
         message, code = f"error: {error}" if rank == 0 else "", error.exit_code
+    except BrokenPipeError:
+        message, code = "error: nobody reads the output any more (a pipe was closed)" if rank == 0 else "", InputError.exit_code
     except KeyboardInterrupt:
         message, code = "interrupted" if rank == 0 else "", INTERRUPTED
     except Exception:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.config import GrmConfig
-from openreml_dist.errors import ConfigError
+from openreml_dist.errors import ConfigError, files_named
 
 
 def main() -> NoReturn:
@@ -25,14 +25,16 @@ def run(settings: GrmConfig) -> int:
         raise ConfigError(f"by={settings.by} must be genome or chromosome")
     started = time.monotonic()
     if settings.out.startswith(PREFIX):
-        export_grm(settings)
+        with files_named(settings.out):
+            export_grm(settings)
         print(f"wrote {settings.out.removeprefix(PREFIX)}.grm.bin and .grm.id in {time.monotonic() - started:.1f} s")
         return 0
-    if settings.source.startswith(PREFIX):
-        import_grm(settings)
-        outs = [settings.out]
-    else:
-        outs = make_grm(settings)
+    with files_named(settings.out):
+        if settings.source.startswith(PREFIX):
+            import_grm(settings)
+            outs = [settings.out]
+        else:
+            outs = make_grm(settings)
     for out in outs:
         store = open_grm(out)
         variants = store.attributes["num_variants"]

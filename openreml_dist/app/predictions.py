@@ -109,10 +109,10 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
 
 
 def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
-    """Predict, and write the files. Collective; they are written by rank 0."""
+    """Predict, and write the files, unless the fit has not converged. Collective; they are written by rank 0."""
     output, inputs, grid = request.output, analysis.inputs, solver.grid
     tests = fixed_tests(fit, inputs.fixed_names) if output.fixed_tests else None
-    if not (_wants_effects(output) or request.snps):
+    if not (_wants_effects(output) or request.snps) or not fit.status.is_an_answer:
         return Predictions((), tests)
     predictor = solver.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
     files: dict[str, Callable[[], Any]] = {}

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.config import PrepareConfig
+from openreml_dist.errors import files_named
 
 
 def main() -> NoReturn:
@@ -20,7 +21,8 @@ def run(settings: PrepareConfig) -> int:
     from openreml_dist.store.genotypes import open_genotypes
 
     started = time.monotonic()
-    prepare(settings)
+    with files_named(settings.out):
+        prepare(settings)
     store = open_genotypes(settings.out)
     size = f"{store.dosages.num_variants:,} variants of {store.dosages.num_samples:,} samples"
     print(f"wrote {settings.out}: {size} in {time.monotonic() - started:.1f} s")

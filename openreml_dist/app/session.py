@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED
-from openreml_dist.app.report.run_directory import RESULT, prepare_run_directory, write_json
-from openreml_dist.errors import OpenREMLError
+from openreml_dist.app.report.run_directory import leave_failure, prepare_run_directory
+from openreml_dist.errors import OpenREMLError, files_named
 from openreml_dist.log import LOGGER, logging_to
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
     assert directory is not None
     with logging_to(directory, grid.rank):
         try:
-            with launch.ended_politely(grid.rank), out_of_memory_named(grid.rank):
+            with launch.ended_politely(grid.rank), out_of_memory_named(grid.rank), files_named():
                 ready = time.perf_counter()
                 yield Session(grid, terminal, directory, placement.launcher, ready - begun, ready)
         except (Exception, KeyboardInterrupt) as error:
@@ -92,4 +92,4 @@ def _leave_failure(error: Exception | KeyboardInterrupt, directory: Path | None)
     LOGGER.error(message, exc_info=not isinstance(error, OpenREMLError))
     if directory is not None:
         failure = {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv}
-        write_json(directory / RESULT, failure)
+        leave_failure(directory, failure)

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -56,6 +56,7 @@ def leave(code: int) -> NoReturn:
     if "torch" not in sys.modules or "mpi4py" in sys.modules or observed:
         sys.exit(code)
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more, or its disk is full, which was said where it was written
+            stream.flush()
     os._exit(code)

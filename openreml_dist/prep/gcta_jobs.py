@@ -8,7 +8,7 @@ from openreml_dist.config import GrmConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.prep.grm import chunk_size
 from openreml_dist.prep.progress import progress, say
-from openreml_dist.store.files import absolute
+from openreml_dist.store.files import absolute, check_can_be_made
 from openreml_dist.store.gcta import export_gcta, open_gcta
 from openreml_dist.store.grm import GRM_FORMAT, open_grm
 from openreml_dist.store.grm_writer import create_grm, resume_grm
@@ -23,6 +23,7 @@ def import_grm(settings: GrmConfig) -> None:
     Raises:
         InputError: the files cannot be used, or ``out`` cannot be written.
     """
+    check_can_be_made(settings.out, "out")
     source = open_gcta(str(Path(settings.source.removeprefix(PREFIX)).expanduser().absolute()))
     size = chunk_size(settings, source.num_samples)
     path, digest = absolute(settings.out), source.digest()
@@ -68,15 +69,22 @@ def export_grm(settings: GrmConfig) -> None:
         ConfigError: the files exist.
         InputError: the store cannot be used.
     """
-    store = open_grm(settings.source)
     prefix = Path(settings.out.removeprefix(PREFIX)).expanduser()
-    present = [path for part in ("bin", "id", "N.bin") if (path := Path(f"{prefix}.grm.{part}")).exists()]
+    files = [Path(f"{prefix}.grm.{part}") for part in ("bin", "id", "N.bin")]
+    check_can_be_made(str(files[0]), "out")
+    store = open_grm(settings.source)
+    present = [path for path in files if path.exists()]
     if present and not settings.overwrite:
         raise ConfigError(f"{present[0]} exists; overwrite=true replaces it")
     for path in present:
         path.unlink()
-    with progress(f"Tile rows of {prefix.name}", -(-store.num_samples // store.chunk_size)) as advance:
-        for _ in export_gcta(store, str(prefix)):
-            advance(1)
+    try:
+        with progress(f"Tile rows of {prefix.name}", -(-store.num_samples // store.chunk_size)) as advance:
+            for _ in export_gcta(store, str(prefix)):
+                advance(1)
+    except BaseException:  # some of the files alone are no GRM
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
     if not store.attributes.get("constant_num_variants"):
         say(f"{prefix}.grm.N.bin is not written: the number of SNPs is not known, or differs between pairs of samples")

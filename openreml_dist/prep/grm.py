@@ -12,7 +12,7 @@ from openreml_dist.prep.grm_variants import Partition, genotype_counts, select_v
 from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.relationship import write_tiles
 from openreml_dist.prep.tasks import TaskPool, task_pool
-from openreml_dist.store.files import absolute, is_url
+from openreml_dist.store.files import absolute, check_can_be_made, is_url
 from openreml_dist.store.genotypes import GenotypeStore, open_genotypes
 from openreml_dist.store.grm import GRM_FORMAT
 from openreml_dist.store.grm_writer import GrmWriter, create_grm, resume_grm
@@ -34,6 +34,7 @@ def make_grm(settings: GrmConfig) -> list[str]:
         InputError: genotypes that cannot be used, or ``out`` cannot be written.
     """
     VariantFilters(settings.max_missing, settings.min_maf)
+    check_can_be_made(settings.out, "out")
     store = open_genotypes(absolute(settings.source))
     n = store.dosages.num_samples
     say(f"read {store.dosages.num_variants:,} variants, {n:,} samples from {settings.source}")

@@ -22,7 +22,7 @@ from openreml_dist.prep.genotype_tasks import BlockQuality, count_block, count_m
 from openreml_dist.prep.plink import PlinkFiles, open_plink
 from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.tasks import TaskPool, task_pool
-from openreml_dist.store.files import absolute
+from openreml_dist.store.files import absolute, check_can_be_made
 from openreml_dist.store.genotype_counts import concatenate_counts
 from openreml_dist.store.genotypes import GENOTYPE_FORMAT
 from openreml_dist.store.genotypes_writer import GenotypeWriter, QualityControl, create_genotypes, resume_genotypes
@@ -44,6 +44,7 @@ def prepare(settings: PrepareConfig) -> None:
     if settings.variants_chunk < 1 or settings.samples_chunk < 1:
         raise ConfigError("variants_chunk and samples_chunk must be at least 1")
     out = absolute(settings.out)
+    check_can_be_made(settings.out, "out")
     plink = open_plink(settings.source)
     state = begin(out, GENOTYPE_FORMAT, _resume_settings(settings, plink), overwrite=settings.overwrite)
     if state is State.COMPLETE:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.errors import ConfigError, InputError, files_named
 from openreml_dist.prep.simulate_genotypes import Chromosome
 
 NAME = "sim"
@@ -47,14 +47,15 @@ def written_aside(folder: Path, overwrite: bool) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".simulate-", dir=folder))
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error}") from error
+        raise ConfigError(f"out: {folder} cannot be made: {error.strerror}") from error
     try:
-        yield aside
-        for name in reversed(ALL_NAMES):  # the truth goes first and comes last: without it the data set is not whole
-            (folder / name).unlink(missing_ok=True)
-        for name in ALL_NAMES:
-            if (aside / name).exists():
-                (aside / name).replace(folder / name)
+        with files_named(folder):
+            yield aside
+            for name in reversed(ALL_NAMES):  # the truth goes first and comes last: without it the data set is not whole
+                (folder / name).unlink(missing_ok=True)
+            for name in ALL_NAMES:
+                if (aside / name).exists():
+                    (aside / name).replace(folder / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -52,14 +52,14 @@ class TaskPool:
                 self._client.cancel(list(pending.values()))
 
 
-def _as_message(future: Any, call: str) -> OpenREMLError:
+def _as_message(future: Any, call: str) -> OpenREMLError | OSError:
     from distributed import KilledWorker
 
     if future.status == "cancelled":
         return OpenREMLError(f"the Dask scheduler lost the task {call}")
     error = future.exception()
-    if isinstance(error, OpenREMLError):
-        return error
+    if isinstance(error, OpenREMLError) or (isinstance(error, OSError) and not isinstance(error, ConnectionError)):
+        return error  # a full disk is the program's to name: it knows what it was writing
     if isinstance(error, KilledWorker):
         return OpenREMLError(f"workers died repeatedly in {call}, probably out of memory: use fewer with dask.workers=...")
     frame = traceback.extract_tb(future.traceback())[-1]

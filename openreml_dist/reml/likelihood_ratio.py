@@ -35,11 +35,24 @@ class VarianceTests:
     @classmethod
     def of(cls, loglik: float, loglik_null: float, loglik_reduced: float | None, num_random: int) -> VarianceTests:
         """Test all ``num_random`` variances at once: ½χ²₀ + ½χ²₁ for one, binomial weights as if independent for more."""
-        lrt = max(0.0, 2 * (loglik - loglik_null))
-        weights = [math.comb(num_random, df) / 2**num_random for df in range(num_random + 1)]
-        pvalue = sum(weight * chi2_tail(lrt, df) for df, weight in enumerate(weights))
+        lrt = likelihood_ratio(loglik, loglik_null)
         note = "½χ²₀ + ½χ²₁" if num_random == 1 else "approximate: mixture of χ²₀...χ²_K with binomial weights"
-        return cls(loglik_null, lrt, pvalue, note, loglik_reduced)
+        return cls(loglik_null, lrt, mixture_tail(lrt, num_random), note, loglik_reduced)
+
+
+def likelihood_ratio(loglik: float, smaller: float) -> float:
+    """2(ℓ − ℓ of the model without some variances), not below 0, which rounding can leave it."""
+    return max(0.0, 2 * (loglik - smaller))
+
+
+def mixture_tail(lrt: float, num_variances: int) -> float:
+    """P(χ̄² > lrt) for variances that are 0: Σ_k C(K, k) 2⁻ᴷ P(χ²_k > lrt), where χ²₀ is never above lrt.
+
+    So an lrt of 0 has 1 − 2⁻ᴷ, the limit from above and, for K = 1, the 0.5 that GCTA writes, whatever the last digits of the
+    log-likelihoods are.
+    """
+    weights = [math.comb(num_variances, df) / 2**num_variances for df in range(num_variances + 1)]
+    return math.fsum(weight * chi2_tail(lrt, df) for df, weight in enumerate(weights))
 
 
 def can_test_variances(covariance: Covariance) -> bool:

@@ -27,6 +27,11 @@ class Status(StrEnum):
     FAILED = "failed"
 
     @property
+    def is_an_answer(self) -> bool:
+        """Whether the last iterate may stand for the maximum: files that other programs read are written of such fits alone."""
+        return self in (Status.CONVERGED, Status.CONVERGED_AT_BOUND)
+
+    @property
     def exit_code(self) -> int:
         """What a program that ran the fit exits with."""
         return {"iteration_limit": 3, "stalled": 3, "failed": 4, "not_identified": 6}.get(self, 0)

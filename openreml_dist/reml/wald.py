@@ -48,7 +48,7 @@ def wald_test(fit: FitResult, columns: Sequence[int]) -> WaldTest:
 
 
 def chi2_tail(x: float, df: int) -> float:
-    """P(χ²_df > x); χ²₀ is 0."""
+    """P(χ²_df > x) for x ≥ 0; χ²₀ is 0, and never above x."""
     if df == 0:
-        return 0.0 if x > 0 else 1.0
+        return 0.0
     return float(torch.special.gammaincc(torch.tensor(df / 2, dtype=torch.float64), torch.tensor(x / 2, dtype=torch.float64)))

@@ -6,8 +6,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from openreml_dist.errors import ConfigError, files_named
 
 
 def is_url(path: str) -> bool:
@@ -43,6 +45,22 @@ def list_files(folder: str) -> Iterator[str]:
     yield from (name[len(root) :].lstrip("/") for name in filesystem.find(root))
 
 
+def check_can_be_made(path: str, setting: str) -> None:
+    """Refuse, before the work, a local path that could not be written after it; object stores answer for themselves.
+
+    Raises:
+        ConfigError: names the setting and what is in the way.
+    """
+    if is_url(path):
+        return
+    place = Path(absolute(path))
+    above = next(folder for folder in place.parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise ConfigError(f"{setting}: {path} cannot be made: {above} is not a folder")
+    if not os.path.lexists(place) and not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting}: {path} cannot be made: {above} is a folder in which you may not write")
+
+
 def remove_tree(path: str) -> None:
     """Remove a local folder or all objects under a URL; a local one is renamed first, so that no half of it keeps the name."""
     if not is_url(path):
@@ -66,14 +84,20 @@ def remove_partials(folder: str) -> None:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; it becomes ``path`` when the block ends, and is removed on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a name beside ``path`` to write to; it becomes ``path`` when the block ends, and is removed on an error.
+
+    Raises:
+        FileError: for a disk that is full, a folder that cannot be written to.
+    """
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.replace(path)
+        with files_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise

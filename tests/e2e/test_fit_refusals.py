@@ -177,6 +177,30 @@ def test_a_finished_result_is_kept(cohort: Cohort, tmp_path: Path) -> None:
     assert replaced.result["trait"] == "disease"
 
 
+def test_a_failed_run_leaves_nothing_of_the_one_before(cohort: Cohort, bad: Path, tmp_path: Path) -> None:
+    """Neither tables nor pictures nor predictions of the first fit stay beside a result.json that says failed."""
+    first = fit("torchrun", tmp_path / "run", *cohort.data(), "output.blup=true", "output.fixed_in_hsq=true")
+    assert first.exit_code == 0, first.errors
+    names = {path.name for path in first.run_dir.iterdir()}
+    assert {"result.hsq", "convergence.png", "blup.tsv", "result.indi.blp", "config.yaml", "rank-1.log"} <= names
+    again = fit("inside", tmp_path / "run", *cohort.data(), f"data.grm={bad}/strangers.grm.zarr", "overwrite=true")
+    assert again.exit_code == 2
+    assert again.result["status"] == "failed"
+    assert {path.name for path in again.run_dir.iterdir()} == {"result.json", "rank-0.log"}
+    assert "no sample" in (again.run_dir / "rank-0.log").read_text()
+    assert "converged" not in (again.run_dir / "rank-0.log").read_text()
+
+
+def test_a_likelihood_ratio_of_zero_has_one_p(cohort: Cohort, tmp_path: Path) -> None:
+    """½ on the terminal, in result.json and in result.hsq."""
+    run = fit("inside", tmp_path / "run", *cohort.data(trait="unrelated"))
+    assert run.exit_code == 0, run.errors
+    assert run.result["lrt"] == pytest.approx(0.0, abs=1e-9)
+    assert run.result["pvalue"] == pytest.approx(0.5, abs=1e-4)
+    assert "Pval\t5.0000e-01" in run.hsq
+    assert "p = 0.5 (" in run.output
+
+
 def test_a_failed_result_is_replaced(cohort: Cohort, tmp_path: Path) -> None:
     """A run that failed may be started again in the same folder, with no word about overwriting."""
     failed = fit("inside", tmp_path / "run", *cohort.data(), "data.pheno=none.phen")

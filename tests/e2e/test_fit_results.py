@@ -205,12 +205,18 @@ def test_component_without_variance_is_at_its_bound(cohort: Cohort, tmp_path: Pa
     assert json.dumps(result)  # no NaN, which is not JSON
 
 
-def test_limit_of_iterations_leaves_all_files(cohort: Cohort, tmp_path: Path) -> None:
-    run = fit("inside", tmp_path / "run", *cohort.data(), "solver.max_iter=1", "solver.start=[0.01,3]")
+def test_limit_of_iterations_leaves_no_file_that_looks_like_an_answer(cohort: Cohort, tmp_path: Path) -> None:
+    """GCTA writes no .hsq where it has not converged; what the last iterate was is in result.json, under its status."""
+    unfinished = ("solver.max_iter=1", "solver.start=[0.01,3]", "output.blup=true", "output.fixed_tests=true")
+    run = fit("inside", tmp_path / "run", *cohort.data(), *unfinished)
     result: dict[str, Any] = run.result
     assert (run.exit_code, result["status"], result["exit_code"]) == (3, "iteration_limit", 3)
-    assert {"result.hsq", "convergence.png", "config.yaml", "steps.jsonl"} <= {path.name for path in run.run_dir.iterdir()}
-    assert "iteration_limit" in run.output
+    left = {"result.json", "convergence.png", "config.yaml", "steps.jsonl", "rank-0.log"}
+    assert {path.name for path in run.run_dir.iterdir()} == left
+    assert (
+        "iteration_limit" in run.output and "result.hsq and predictions are written of fits that have converged" in run.output
+    )
+    assert [component["name"] for component in result["components"]] == ["main", "residual"]
 
 
 def test_case_control_on_the_liability_scale(cohort: Cohort, tmp_path: Path) -> None:

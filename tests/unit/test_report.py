@@ -29,9 +29,13 @@ def test_several_components_have_binomial_weights_and_say_so() -> None:
     assert tests.pvalue_note.startswith("approximate")
 
 
-def test_no_gain_is_no_evidence() -> None:
-    tests = VarianceTests.of(-100.0, -99.9999999, None, num_random=1)
-    assert (tests.lrt, tests.pvalue) == (0.0, 1.0)
+@pytest.mark.parametrize(("num_random", "pvalue"), [(1, 0.5), (2, 0.75), (3, 0.875)])
+@pytest.mark.parametrize("gain", [-1e-7, 0.0, 1e-14])
+def test_no_gain_has_the_limit_from_above(num_random: int, pvalue: float, gain: float) -> None:
+    """1 − 2⁻ᴷ, GCTA's 0.5 for one variance, whether rounding leaves the two log-likelihoods equal or not."""
+    tests = VarianceTests.of(-100.0 + gain, -100.0, None, num_random)
+    assert tests.lrt == pytest.approx(0.0, abs=1e-12)
+    assert tests.pvalue == pytest.approx(pvalue, abs=1e-6)
 
 
 def test_liability_scale_of_lee_et_al() -> None:

@@ -64,6 +64,17 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             prepare_run_directory(str(tmp_path / name), overwrite=True)
 
 
+def test_nothing_of_an_earlier_run_stays(tmp_path: Path) -> None:
+    """What any run writes, by any number of ranks, whole or killed while it was written; nothing that only looks like it."""
+    earlier = [RESULT, "result.hsq", "convergence.png", "steps.jsonl", "config.yaml", "rank-0.log", "rank-13.log"]
+    earlier += ["result.indi.blp", "result.snp.blp", "blup.tsv", "blup.parquet", "blup.tsv.0a1b.partial"]
+    others = ["rank-list.log", "my.hsq", "result.hsq.old", "steps.txt"]
+    for name in [*earlier, *others]:
+        (tmp_path / name).write_text("{}")
+    prepare_run_directory(str(tmp_path), overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
 def test_json_has_null_for_what_is_not_a_number(tmp_path: Path) -> None:
     content = {"a": math.nan, "b": [1.0, (math.nan, "σ²")], "c": {"d": math.nan}, "e": None}
     expected = {"a": None, "b": [1.0, [None, "σ²"]], "c": {"d": None}, "e": None}

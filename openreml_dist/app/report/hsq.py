@@ -9,15 +9,16 @@ from openreml_dist.app.report.decimals import hsq_line
 from openreml_dist.app.report.results import Results
 from openreml_dist.reml import FitResult
 from openreml_dist.reml.liability import LiabilityScale
-from openreml_dist.reml.likelihood_ratio import VarianceTests
+from openreml_dist.reml.likelihood_ratio import VarianceTests, likelihood_ratio, mixture_tail
 from openreml_dist.reml.result import Estimate
-from openreml_dist.reml.wald import chi2_tail
 
 Proportion = tuple[str, float, float | None]  # label, value, standard error
 
 
 def hsq(results: Results) -> str | None:
-    """The table of a finished run; None for a model that GCTA has no table of."""
+    """The table of a finished run; None for a model that GCTA has no table of, and for a fit that did not converge."""
+    if not results.fit.status.is_an_answer:
+        return None
     if results.tests is not None:
         prevalence = results.settings.model.prevalence
         cases = results.inputs.num_cases / results.num_samples
@@ -51,8 +52,8 @@ def _of_components(fit: FitResult, tests: VarianceTests, num_samples: int, liabi
         lines += _on_liability_scale(liability, proportions)
     lines.append(f"logL\t{fit.loglik:.3f}")
     if tests.loglik_reduced is not None:
-        lrt = max(0.0, 2 * (fit.loglik - tests.loglik_reduced))
-        lines += [f"logL0\t{tests.loglik_reduced:.3f}", f"LRT\t{lrt:.3f}", "df\t1", f"Pval\t{0.5 * chi2_tail(lrt, 1):.4e}"]
+        lrt = likelihood_ratio(fit.loglik, tests.loglik_reduced)
+        lines += [f"logL0\t{tests.loglik_reduced:.3f}", f"LRT\t{lrt:.3f}", "df\t1", f"Pval\t{mixture_tail(lrt, 1):.4e}"]
     return "\n".join([*lines, f"n\t{num_samples}"]) + "\n"
 
 

@@ -9,9 +9,7 @@ from openreml_dist.app.report.hsq import hsq
 from openreml_dist.app.report.provenance import config_yaml
 from openreml_dist.app.report.result_json import result_json
 from openreml_dist.app.report.results import Results
-from openreml_dist.app.report.run_directory import HSQ, PICTURE, RESULT, write_json, write_text
-
-CONFIG = "config.yaml"
+from openreml_dist.app.report.run_directory import CONFIG, HSQ, PICTURE, RESULT, write_json, write_text
 
 
 def write_tables(results: Results, directory: Path) -> None:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from openreml_dist.errors import ConfigError
+from openreml_dist.errors import ConfigError, FileError, files_named
 from openreml_dist.store.files import written_aside
 
 RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "steps.jsonl"
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
-STALE = (  # of an earlier run
-    *(STEPS, RESULT, HSQ, PICTURE, INDI_BLP, SNP_BLP),
-    *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
-)
+CONFIG = "config.yaml"
+ANSWERS = (HSQ, PICTURE, INDI_BLP, SNP_BLP, f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet")  # none beside a result that failed
+OWN = (RESULT, CONFIG, STEPS, *ANSWERS, "rank-[0-9]*.log")  # what a run writes; none of an earlier run stays beside a later one
 FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
 
 
 def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
-    """The folder to write to, made if it is not there. Local: rank 0 alone.
+    """The folder to write to, made if it is not there, without the files of an earlier run. Local: rank 0 alone.
 
     Args:
         wanted: path, or None for ``runs/<time>``.
         overwrite: allow a folder that holds a finished result.
     Raises:
-        ConfigError: if it holds a finished result and ``overwrite`` is false, or cannot be made.
+        ConfigError: if it holds a finished result and ``overwrite`` is false, or cannot be made or written to.
     """
     directory = Path(wanted) if wanted is not None else _by_time(Path("runs"))
     finished = directory / RESULT
@@ -37,9 +39,24 @@ def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
-    for stale in STALE:
-        (directory / stale).unlink(missing_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"run_dir: {directory} cannot be written to; choose a folder where you may write")
+    remove(directory, OWN)
     return directory
+
+
+def leave_failure(directory: Path, failure: dict[str, Any]) -> None:
+    """Write a ``result.json`` of a run that failed, and nothing that could be taken for its answer. Local: rank 0 alone."""
+    with suppress(OSError, FileError):  # on a full disk: what failed is said on the terminal
+        remove(directory, ANSWERS)
+        write_json(directory / RESULT, failure)
+
+
+def remove(directory: Path, patterns: Sequence[str]) -> None:
+    """Remove files of these names, and what was left of writing one by a process that was killed. Local."""
+    for pattern in patterns:
+        for path in [*directory.glob(pattern), *directory.glob(f"{pattern}.*.partial")]:
+            path.unlink(missing_ok=True)
 
 
 def _by_time(parent: Path) -> Path:
@@ -69,7 +86,7 @@ def write_text(path: Path, text: str) -> None:
 
 def append_json_line(path: Path, content: dict[str, Any]) -> None:
     """Append one line to a JSON Lines file; what is not a finite number becomes null."""
-    with path.open("a", encoding="utf-8") as file:
+    with files_named(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_with_nulls(content), ensure_ascii=False) + "\n")
 
 
