@@ -46,13 +46,10 @@ class Estimator:
             ConfigError: names the setting, and why.
         """
         engine = solver.engine(analysis.y, analysis.X, **self._traces())
-        wishes = {
-            "output.blup": (self.output.blup, Capability.EFFECTS),
-            "output.pev": (self.output.pev, Capability.ERROR_VARIANCES),
-        }
-        for setting, (is_wanted, wish) in wishes.items():
-            if is_wanted and (why := engine.why_not(wish)) is not None:
-                raise ConfigError(f"{setting}: {wish} {why}")
+        wanted = {Capability.EFFECTS: self.output.blup, Capability.ERROR_VARIANCES: self.output.pev}
+        for wish in (wish for wish, is_wanted in wanted.items() if is_wanted):
+            if (why := engine.why_not(wish)) is not None:
+                raise ConfigError(f"output: {wish} {why}")
         if self.settings.traces == "hutchinson" and (why := engine.why_not(Capability.PROBES)) is not None:
             self.here.say(f"solver.traces=hutchinson {why}, so every evaluation is exact")
         return engine

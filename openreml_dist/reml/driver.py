@@ -17,12 +17,12 @@ from torch import Tensor
 
 from openreml_dist.errors import InputError, NotPositiveDefiniteError
 from openreml_dist.reml.bounds import NEARER, Bounds
+from openreml_dist.reml.doubt import changes_loglik, is_blind, is_implausible, says_nothing
 from openreml_dist.reml.engine import Reply, Request, Schedule, Want
 from openreml_dist.reml.outcome import Dialogue, Iteration, Outcome, Status, Stopping
 from openreml_dist.reml.step import How, Information, LogLikelihood, Step
 from openreml_dist.reml.trust import (
     NO_INFORMATION,
-    NO_SCORE,
     ModelStep,
     bounded_step,
     monte_carlo_errors,
@@ -37,7 +37,6 @@ INITIAL_RADIUS = 10.0  # standard errors jointly
 SMALLEST_RADIUS = 1e-8
 ACCEPTED_GAIN = 1e-4  # least ratio of the actual to the predicted rise of ℓ
 POOR_GAIN = 0.25  # below it the quadratic model is not to be trusted with the next step either
-LARGE_GAIN, IMPLAUSIBLE = 10.0, 10.0  # of ℓ, from a step ten times as long as the moves of its parameters together
 LAST_DIGITS = 1e-3  # standard errors: a step this short that no longer raises ℓ is lost in the rounding of ℓ
 VANISHING_GAIN = 1e-6  # of ℓ on the way from beside a vanishing bound onto it, which is not worth going on for
 BESIDE = 0.1  # of the largest parameter: how far from a special θ an ordinary one is
@@ -93,7 +92,7 @@ def _climb(path: _Path, stopping: Stopping, schedule: Schedule) -> Generator[Req
             return Status.ITERATION_LIMIT, f"not converged after {stopping.max_iter} iterations"
 
         expected = None
-        if in_doubt or _is_implausible(path.last) or bool(_is_blind(step, path.bounds).any()):
+        if in_doubt or is_implausible(path.last) or is_blind(step, path.bounds):
             expected = yield from _expected_information(step)
         B, misled = _curvature(step, E, path.bounds.lower, expected)
         how = schedule.following(step.evaluation, path.last.largest_move, path.last.noise)
@@ -192,7 +191,7 @@ def _fix_unknown(step: Step, bounds: Bounds) -> Generator[Request, Reply, Bounds
     may all three be at a special θ, as of the correlation of a term whose variance is 0, but not beside it.
     """
     theta = step.theta
-    nothing = (_strength(step.AI, theta) < NO_INFORMATION) & (step.score.abs() * _size(theta) < NO_SCORE) & ~bounds.fixed
+    nothing = says_nothing(step.AI, theta) & ~changes_loglik(step) & ~bounds.fixed
     special = ((theta == 0) | (theta <= bounds.lower) | (theta >= bounds.upper)) & ~nothing
     ordinary = bounds.clip(torch.where(special, theta + BESIDE * theta.abs().max(), theta))
     for point in (theta, ordinary):
@@ -201,38 +200,13 @@ def _fix_unknown(step: Step, bounds: Bounds) -> Generator[Request, Reply, Bounds
         reply = yield Request(point, step.evaluation, Want.INFORMATION, step.carried)
         if not isinstance(reply, Information):
             return bounds
-        nothing = nothing & (_strength(reply.expected, point) < NO_INFORMATION)
+        nothing = nothing & says_nothing(reply.expected, point)
     return bounds.fixing(nothing, theta)
-
-
-def _size(theta: Tensor) -> Tensor:
-    """|θ|, or 1 where that is 0: what is exactly zero is so in any unit."""
-    return torch.where(theta == 0, 1.0, theta.abs())
-
-
-def _strength(information: Tensor, theta: Tensor) -> Tensor:
-    """The information on each parameter (r,), in units of itself."""
-    return information.diagonal() * _size(theta).square()
-
-
-def _is_blind(step: Step, bounds: Bounds) -> Tensor:
-    """(r,) parameters on which there is no average information, though ℓ changes with them: V_k P y = 0, as of equal means."""
-    changes = step.score.abs() * _size(step.theta) >= NO_SCORE
-    return (_strength(step.AI, step.theta) < NO_INFORMATION) & changes & ~bounds.holding(step.theta, step.score)
 
 
 def _gain_to_zero(step: Step) -> Tensor:
     """(r,) change of ℓ on the way of θ_k to 0, where its slope vanishes: ½|score_k|θ_k."""
     return 0.5 * step.score.abs() * step.theta
-
-
-def _is_implausible(iteration: Iteration) -> bool:
-    """Whether the model promises much from a step that moves no parameter by much: AI is nearly singular, and misleads.
-
-    A step of length d, in standard errors jointly, gains ½d²; correlated estimates make d longer than each move, within limits.
-    """
-    gain, moves = iteration.next_step.gain, len(iteration.step.theta) * iteration.largest_move**2
-    return gain > LARGE_GAIN and 2 * gain > IMPLAUSIBLE**2 * moves
 
 
 def _improve(

@@ -21,6 +21,7 @@ class Status(StrEnum):
 
     CONVERGED = "converged"
     CONVERGED_AT_BOUND = "converged_at_bound"
+    NOT_IDENTIFIED = "not_identified"
     ITERATION_LIMIT = "iteration_limit"
     STALLED = "stalled"
     FAILED = "failed"
@@ -28,12 +29,12 @@ class Status(StrEnum):
     @property
     def is_an_answer(self) -> bool:
         """Whether the last iterate may stand for the maximum: files that other programs read are written of such fits alone."""
-        return self not in (Status.ITERATION_LIMIT, Status.STALLED, Status.FAILED)
+        return self in (Status.CONVERGED, Status.CONVERGED_AT_BOUND)
 
     @property
     def exit_code(self) -> int:
         """What a program that ran the fit exits with."""
-        return {"iteration_limit": 3, "stalled": 3, "failed": 4}.get(self, 0)
+        return {"iteration_limit": 3, "stalled": 3, "failed": 4, "not_identified": 6}.get(self, 0)
 
 
 @dataclass(frozen=True)

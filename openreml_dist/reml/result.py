@@ -5,6 +5,7 @@ Legend: r parameters θ, p fixed effects β; a parameter on its bound has no sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Quantity
 from openreml_dist.reml.outcome import Iteration, Outcome, Status
+from openreml_dist.reml.sampling import Sampling
 from openreml_dist.reml.trust import NO_INFORMATION, monte_carlo_errors, positive_definite
 
-SINGULAR = 1e-9  # eigenvalue of an information matrix with unit diagonal
 NO_ERROR = 1e-7  # relative; a function that no free parameter moves, such as a correlation of 1, has no standard error
 UNIT_CORRELATION = 1 - 1e-5
-LEAST_PART = 0.1  # of a parameter in a direction of unit length
+NO_PROPORTION_ERROR = 1e-5  # a proportion that no free parameter moves by more, since the others are on a bound, has none
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class FitResult:
         Py: (n,) P y at the estimate, from which effects are predicted, where the engine keeps it.
         unknown: names of parameters that the likelihood of these data does not depend on, and of what is derived from them:
             they keep the value of the start, without a standard error.
+        sampling: what the data say of θ; by default what ``theta_covariance`` does.
     """
 
     status: Status
@@ -82,29 +84,34 @@ class FitResult:
     units: tuple[str, ...] = ()
     Py: Tensor | None = None
     unknown: tuple[str, ...] = ()
+    sampling: Sampling | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, covariance: Covariance, Py: Tensor) -> FitResult:
         """Read the last iterate, of which Py (n,) is."""
         step, held = outcome.last.step, outcome.last.held
-        theta_covariance = sampling_covariance(step.AI, held)
+        sampling = Sampling.of(step.AI, held)
+        status, message = outcome.status, outcome.message
+        if status.exit_code == 0 and sampling.confounded:
+            status, message = Status.NOT_IDENTIFIED, f"{message}, and logL does not change along a line through the estimate"
         return cls(
-            outcome.status,
-            outcome.message,
+            status,
+            message,
             covariance.parameters,
             step.theta,
-            theta_covariance,
+            sampling.of_theta,
             monte_carlo_errors(step.score_noise, positive_definite(step.AI), held),
             outcome.last.at_bound,
             step.loglik,
             step.beta,
             step.beta_covariance,
             outcome.iterations,
-            delta_method(covariance.summary, step.theta, theta_covariance),
+            delta_method(covariance.summary, step.theta, sampling),
             covariance.is_linear,
             tuple(quantity.unit for quantity in covariance.map.quantities()),
             Py,
             _unknown(covariance, step.theta, outcome.last.fixed),
+            sampling,
         )
 
     @property
@@ -122,7 +129,8 @@ class FitResult:
         """θ with standard errors, then what the terms derive from it."""
         ses = self.standard_errors
         units = self.units or ("variance",) * len(ses)
-        own = [Estimate(name, float(self.theta[k]), _number(ses[k]), units[k]) for k, name in enumerate(self.parameters)]
+        values = self._determined.tolist()
+        own = [Estimate(name, values[k], _number(ses[k]), units[k]) for k, name in enumerate(self.parameters)]
         return [*own, *self.derived]
 
     @property
@@ -135,12 +143,31 @@ class FitResult:
             return ()
         steps = [iteration.step for iteration in self.iterations]
         strength = torch.stack([step.AI.diagonal() * step.theta.square() for step in steps]).amax(dim=0)
-        told = torch.tensor([name not in self.unknown for name in self.parameters])
-        singular = {
-            *singular_directions(steps[-1].AI, told),
-            *torch.nonzero(told & (strength < NO_INFORMATION)).flatten().tolist(),
-        }
-        return tuple(self.parameters[k] for k in sorted(singular))
+        untold = [k for k, name in enumerate(self.parameters) if strength[k] < NO_INFORMATION and name not in self.unknown]
+        untold = [k for k in untold if not bool(self.at_bound[k])]
+        return tuple(self.parameters[k] for k in sorted({*self.known.confounded, *untold}))
+
+    @property
+    def ridges(self) -> tuple[str, ...]:
+        """Changes of θ that leave ℓ as it is: ``k1 - 0.333 k3`` is more of one and a third as much less of the other."""
+        found = []
+        for direction in self.known.undetermined.mT:
+            parts = torch.where(self.known.told, 0.0, direction / direction[direction.abs().argmax()]).tolist()
+            terms = [_summand(part, name) for part, name in zip(parts, self.parameters, strict=True) if abs(part) > 1e-6]
+            found.append(" ".join(terms).removeprefix("+ "))
+        return tuple(found)
+
+    @property
+    def known(self) -> Sampling:
+        """What the data say of θ, for functions of it."""
+        return self.sampling or Sampling.of_covariance(self.theta_covariance)
+
+    @property
+    def _determined(self) -> Tensor:
+        """θ, nan for what the data do not determine."""
+        values = self.theta.clone()
+        values[self.known.confounded] = torch.nan
+        return values
 
     @property
     def unit_correlations(self) -> tuple[str, ...]:
@@ -156,45 +183,40 @@ class FitResult:
     @property
     def total(self) -> tuple[float, float | None]:
         """Sum of the variances, Vp, and its standard error."""
-        return float(self.theta.sum()), _se(torch.ones_like(self.theta), self.theta_covariance)
+        return self._function(self.theta.sum(), torch.ones_like(self.theta))
 
     @property
     def components(self) -> list[VarianceEstimate]:
-        """Variance components with their shares of the sum, in the order of the parameters."""
-        total = float(self.theta.sum())
-        estimates = []
-        for k, name in enumerate(self.parameters):
-            share = self.theta[k] / total
-            estimates.append(
-                VarianceEstimate(
-                    name,
-                    float(self.theta[k]),
-                    _number(self.standard_errors[k]),
-                    float(share),
-                    None if bool(self.at_bound[k]) else _se(share_gradient(self.theta, [k]), self.theta_covariance),
-                )
-            )
-        return estimates
+        """Variance components with their proportions of the sum, in the order of the parameters."""
+        rows = zip(self.parameters, self._determined.tolist(), self.standard_errors, strict=True)
+        return [VarianceEstimate(name, value, _number(se), *self.share([k])) for k, (name, value, se) in enumerate(rows)]
 
     def share(self, components: list[int]) -> tuple[float, float | None]:
         """Sum of some components over the sum of all, with its standard error."""
-        part = float(self.theta[components].sum() / self.theta.sum())
-        return part, _se(share_gradient(self.theta, components), self.theta_covariance)
+        part, se = self._function(self.theta[components].sum() / self.theta.sum(), share_gradient(self.theta, components))
+        return part, None if se is None or se < NO_PROPORTION_ERROR or bool(self.at_bound[components].all()) else se
+
+    def _function(self, value: Tensor, gradient: Tensor) -> tuple[float, float | None]:
+        """A function of θ with its standard error; nan without one where the data do not determine it."""
+        known = self.known.determines(gradient)
+        return (float(value) if known else math.nan), self.known.se(gradient)
 
 
 def delta_method(
-    functions: Callable[[Tensor], dict[Quantity, Tensor]], theta: Tensor, theta_covariance: Tensor
+    functions: Callable[[Tensor], dict[Quantity, Tensor]], theta: Tensor, sampling: Sampling
 ) -> tuple[Estimate, ...]:
-    """Values of differentiable functions of θ (r,) with their standard errors. Local."""
+    """Values of differentiable functions of θ (r,) with their standard errors; nan where they are not determined. Local."""
     values = functions(theta)
     if not values:
         return ()
     gradients = torch.func.jacrev(lambda point: torch.stack([*functions(point).values()]))(theta)
-    ses = [_se(gradient, theta_covariance) for gradient in gradients]
-    return tuple(
-        Estimate(name, float(value), se if se is not None and se > NO_ERROR * abs(float(value)) else None, unit)
-        for ((name, unit, _), value), se in zip(values.items(), ses, strict=True)
-    )
+    estimates = []
+    for ((name, unit, _), value), gradient in zip(values.items(), gradients, strict=True):
+        se = sampling.se(gradient)
+        has_se = se is not None and se > NO_ERROR * abs(float(value))
+        shown = float(value) if sampling.determines(gradient) else math.nan
+        estimates.append(Estimate(name, shown, se if has_se else None, unit))
+    return tuple(estimates)
 
 
 def _unknown(covariance: Covariance, theta: Tensor, fixed: Tensor) -> tuple[str, ...]:
@@ -210,21 +232,6 @@ def _unknown(covariance: Covariance, theta: Tensor, fixed: Tensor) -> tuple[str,
     return tuple(names)
 
 
-def singular_directions(AI: Tensor, among: Tensor) -> list[int]:
-    """Which parameters have a part in a combination without information: eigenvectors of AI with unit diagonal.
-
-    Only those ``among`` (r,) are looked at. Local.
-    """
-    places = torch.nonzero(among).flatten()
-    AI = AI[places][:, places]
-    if not len(AI):
-        return []
-    scale = AI.diagonal().clamp_min(torch.finfo(AI.dtype).tiny).rsqrt()
-    values, vectors = torch.linalg.eigh(scale[:, None] * AI * scale)
-    singular = vectors[:, values < SINGULAR]
-    return places[(singular.abs() > LEAST_PART).any(dim=1)].tolist()
-
-
 def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
     """∂(Σ_{k∈components} θ_k / Σθ)/∂θ (r,)."""
     total = theta.sum()
@@ -233,23 +240,9 @@ def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
     return gradient
 
 
-def sampling_covariance(AI: Tensor, held: Tensor) -> Tensor:
-    """AI⁻¹ of the free parameters; nan in the rows and columns of the others, and where AI is singular."""
-    covariance = torch.full_like(AI, float("nan"))
-    free = torch.nonzero(~held).flatten()
-    if len(free):
-        inverse, info = torch.linalg.inv_ex(AI[free][:, free])
-        if int(info) == 0:
-            covariance[free[:, None], free] = inverse
-    return covariance
-
-
-def _se(gradient: Tensor, covariance: Tensor) -> float | None:
-    """Delta method over the parameters that have a sampling variance; None if none has."""
-    free = ~covariance.diagonal().isnan()
-    if not bool(free.any()):
-        return None
-    return _number((gradient[free] @ covariance[free][:, free] @ gradient[free]).sqrt())
+def _summand(part: float, name: str) -> str:
+    factor = "" if math.isclose(abs(part), 1, rel_tol=1e-6) else f"{abs(part):.3g} "
+    return f"{'-' if part < 0 else '+'} {factor}{name}"
 
 
 def _number(value: Tensor) -> float | None:

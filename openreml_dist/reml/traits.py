@@ -50,7 +50,7 @@ def trait_estimates(fit: FitResult, covariance: Covariance) -> list[Estimate]:
             made["rG" if len(traits) == 2 else f"rG_tr{a}{b}"] = genetic["correlation", one, other]
         return {Quantity(name, "ratio" if "/" in name else UNITS[name[0]]): value for name, value in made.items()}
 
-    return list(delta_method(rows, fit.theta, fit.theta_covariance))
+    return list(delta_method(rows, fit.theta, fit.known))
 
 
 def _summaries(covariance: Covariance, theta: Tensor) -> list[dict[Quantity, Tensor]]:

@@ -80,7 +80,6 @@ def _solve_free(g: Tensor, B: Tensor, at: Tensor, held: Tensor) -> Tensor:
 
 
 NO_INFORMATION = 1e-12  # of a parameter in units of itself
-NO_SCORE = 1e-9  # likewise: what ℓ changes by when the parameter doubles
 LEAST_OF_EXPECTED = 0.2  # average information over expected, below which y is too far from what θ expects to say anything
 TAKEN_OF_EXPECTED = 0.7  # curvature instead: a little less than the expected one, since θ is then too large
 NOTHING = 1e-200  # information that is zero but for rounding; its inverse is still a number

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.data import Cohort
+from tests.e2e.data import Cohort, write_grm
 from tests.e2e.programs import Finished, fit
 
 LAUNCHED = pytest.mark.parametrize("launched", ["inside", "torchrun"])
@@ -18,13 +18,8 @@ def bivariate(cohort: Cohort, folder: Path, launched: str, traits: np.ndarray) -
     path = folder / "two.phen"
     shown = np.where(np.isnan(traits), "NA", np.char.mod("%.17g", traits))
     path.write_text("".join(f"F{i} I{i} {one} {two}\n" for i, (one, two) in enumerate(shown)))
-    settings = (
-        "model=bivariate",
-        f"data.grm={cohort.folder / 'main.grm.zarr'}",
-        f"data.pheno={path}",
-        "data.pheno_column=[1,2]",
-    )
-    return fit(launched, folder / launched, *settings)
+    data = (f"data.grm={cohort.folder / 'main.grm.zarr'}", f"data.pheno={path}", "data.pheno_column=[1,2]")
+    return fit(launched, folder / launched, "model=bivariate", *data)
 
 
 def estimates(run: Finished) -> dict[str, tuple[float, float | None]]:
@@ -52,6 +47,29 @@ def test_residual_covariance_of_traits_that_nobody_has_both_of_is_fixed_and_name
     assert all(found[name][1] is not None for name in known), at_bound
     assert "the likelihood of these records does not depend on residual.L[trait2,trait1] = 0" in run.output
     assert any("kept at the start" in warning for warning in run.result["warnings"])
+
+
+@LAUNCHED
+def test_a_relationship_matrix_that_is_the_identity_determines_the_sum_alone(
+    cohort: Cohort, tmp_path: Path, launched: str
+) -> None:
+    n = len(cohort.main)
+    write_grm(tmp_path / "same.grm.zarr", np.eye(n), np.arange(n))
+    path = cohort.folder / "traits.phen"
+    found = []
+    for number, start in enumerate(("auto", "[0.1,1.3]")):
+        settings = (f"data.grm={tmp_path / 'same.grm.zarr'}", f"data.pheno={path}", f"solver.start={start}")
+        run = fit(launched, tmp_path / f"run{number}", *settings)
+        assert run.exit_code == {"inside": 6, "torchrun": 1}[launched]
+        assert (run.result["status"], run.result["exit_code"]) == ("not_identified", 6)
+        assert run.result["confounded"] == ["same", "residual"]
+        assert all(value is None for c in run.result["components"] for name, value in c.items() if name != "name")
+        assert "cannot be told apart by these records: logL does not change along" in run.output
+        found.append((run.result["phenotypic_variance"], run.result["phenotypic_variance_se"]))
+    variance = cohort.traits[:, 0].var(ddof=1)
+    for value, se in found:
+        assert value == pytest.approx(variance, rel=1e-6)
+        assert se == pytest.approx(variance * (2 / (n - 1)) ** 0.5, rel=1e-6)
 
 
 @LAUNCHED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -103,8 +105,20 @@ def kernel(name: str, scale: float = 1.0) -> Kernel:
 )
 def test_what_the_data_cannot_tell_apart_is_named(terms: list[Term], names: tuple[str, ...]) -> None:
     found = fit(TWO_TRAITS, *terms)
-    assert found.status in ("converged", "converged_at_bound")
+    assert found.status == "not_identified" and found.status.exit_code == 6
     assert found.confounded == names
+    values = {estimate.name: estimate for estimate in found.estimates}
+    for name, estimate in values.items():
+        assert (estimate.se is None) == (name in names) == math.isnan(estimate.value)
+    elsewhere = fit(
+        TWO_TRAITS, *terms, start=[0.2, 1.7, 0.9][: len(found.theta)]
+    )  # another point of the ridge, the same answer
+    assert elsewhere.loglik == pytest.approx(found.loglik, abs=1e-7)
+    for estimate in elsewhere.estimates:
+        if estimate.name not in names:
+            assert estimate.value == pytest.approx(values[estimate.name].value, rel=1e-5)
+            assert estimate.se == pytest.approx(values[estimate.name].se, rel=1e-5)
+    assert len(found.ridges) == 1 and all(name in found.ridges[0] for name in names)
 
 
 def test_a_covariance_of_traits_that_no_one_has_both_of_is_fixed_and_the_others_keep_their_errors() -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from openreml_dist.reml.outcome import Status
-from openreml_dist.reml.result import FitResult, sampling_covariance
+from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.sampling import Sampling
 
 
 def result(theta: Tensor, AI: Tensor, at_bound: Tensor) -> FitResult:
-    covariance = sampling_covariance(AI, at_bound)
+    covariance = Sampling.of(AI, at_bound).of_theta
     one = torch.ones(1, 1, dtype=torch.float64)
     names = tuple(f"c{k}" for k in range(len(theta)))
     no_error = torch.zeros_like(theta)
@@ -59,7 +60,7 @@ def test_component_on_its_bound_has_no_standard_error_and_is_left_out() -> None:
 def test_residual_is_all_there_is_where_the_others_are_on_their_bounds() -> None:
     fit = result(torch.tensor([0.0, 1.0], dtype=torch.float64), AI[:2, :2], torch.tensor([True, False]))
     residual = fit.components[1]
-    assert (residual.proportion, residual.proportion_se) == (1.0, 0.0)
+    assert (residual.proportion, residual.proportion_se) == (1.0, None)
     assert residual.se is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from openreml_dist.app.report.decimals import hsq_line
@@ -84,4 +85,4 @@ def _fixed_effects(fit: FitResult) -> str:
 
 
 def _six(value: float | None) -> str:
-    return "NA" if value is None else f"{value:.6f}"
+    return "NA" if value is None or math.isnan(value) else f"{value:.6f}"

@@ -21,7 +21,7 @@ OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
     "rank-[0-9]*.log",
 )
-FINISHED = ("converged", "converged_at_bound", "iteration_limit", "stalled")
+FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
 
 
 def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:

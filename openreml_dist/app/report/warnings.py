@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openreml_dist.reml import FitResult
+from openreml_dist.reml import FitResult, Status
 
 
 def warnings(fit: FitResult) -> list[str]:
@@ -27,10 +27,9 @@ def warnings(fit: FitResult) -> list[str]:
         found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
         found += [f"{c.name} is more than the whole variance" for c in fit.components if c.proportion > 1]
     if fit.confounded:
-        found.append(
-            f"{', '.join(fit.confounded)} cannot be told apart (singular information); take no standard error seriously"
-        )
-    if fit.status.exit_code != 0:
+        along = f": logL does not change along {' nor '.join(fit.ridges)}" if fit.ridges else ""
+        found.append(f"{', '.join(fit.confounded)} cannot be told apart by these records{along}; they have no estimate (NA)")
+    if fit.status in (Status.ITERATION_LIMIT, Status.STALLED):
         found.append(f"{fit.status}: {fit.message}; the estimates are those of the last iteration")
     return found
 

@@ -132,7 +132,7 @@ class DenseEngine:
             self._probes = self._made_probes(*self._random_products())
         try:
             if request.want is Want.INFORMATION:
-                return expected_information(self.problem, request.theta, self._phase)
+                return expected_information(self.problem, request.theta, self._phase, request.how.dtype)
             if request.want is Want.LOGLIK:
                 return log_likelihood(self.problem, request.theta, self._phase, request.how.dtype)
             step, Py = ai_step(self.problem, request.theta, self._phase, request.how, self._probes, request.carried)

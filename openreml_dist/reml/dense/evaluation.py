@@ -126,7 +126,9 @@ def log_likelihood(problem: Problem, theta: Tensor, phase: PhaseProgress, dtype:
     return LogLikelihood(loglik, rounding_of(loglik, dtype))
 
 
-def expected_information(problem: Problem, theta: Tensor, phase: PhaseProgress) -> Information:
+def expected_information(
+    problem: Problem, theta: Tensor, phase: PhaseProgress, dtype: torch.dtype = torch.float64
+) -> Information:
     """½ tr(P V_j P V_k) at θ, from s random u with covariance P: ½ E uᵀV_j P V_k u.
 
     With LLᵀ = V and K (n, p) an orthonormal basis of L⁻¹X,  P = L⁻ᵀ(I − KKᵀ)L⁻¹, so that u = L⁻ᵀ(I − KKᵀ)z, and it is the Gram
@@ -139,7 +141,7 @@ def expected_information(problem: Problem, theta: Tensor, phase: PhaseProgress) 
         NotPositiveDefiniteError: on every rank.
     """
     n, r = problem.layout.size, len(theta)
-    L = cholesky_(problem.assembled(theta, torch.float64, phase("assemble V")), phase("factor V"))
+    L = cholesky_(problem.assembled(theta, dtype, phase("assemble V")), phase("factor V"))
     K, _ = torch.linalg.qr(L.half_solve(problem.X.Q))
     Z = draw_probes(n, INFORMATION_PROBES, seed=1).double().to(problem.grid.device)
     U = L.half_solve_transposed(Z - K @ (K.mT @ Z))
