@@ -104,8 +104,8 @@ class ModelConfig:
 
     @property
     def is_of_records(self) -> bool:
-        """Whether its terms are written over the columns of a table."""
-        return bool(self.random) or self.residual is not None
+        """Whether terms or fixed effects are written over the columns of a table, be it joined of GCTA's tables."""
+        return bool(self.random) or self.residual is not None or self.fixed is not None
 
 
 @dataclass

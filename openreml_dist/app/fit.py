@@ -48,7 +48,7 @@ def fit(settings: FitConfig, begun: float) -> int:
         The exit code of the status: 0 converged, 3 not.
     """
     with uncollected():
-        from openreml_dist.app.inputs.model import check_settings
+        from openreml_dist.app.inputs.checks import check_settings
         from openreml_dist.app.predictions import check_output
 
     check_settings(settings)

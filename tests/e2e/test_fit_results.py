@@ -143,7 +143,7 @@ def test_picture_is_a_picture(alone: Finished) -> None:
 def test_estimates_are_shown_before_the_picture_is_drawn(cohort: Cohort, alone: Finished, tmp_path: Path) -> None:
     with mock.patch("openreml_dist.app.report.result_files.plot_convergence", side_effect=OSError("no space")):
         run = fit("inside", tmp_path / "run", *cohort.data(), *covariates(cohort))
-    assert (run.exit_code, run.result["status"]) == (1, "failed"), "result.json is the last word"
+    assert (run.exit_code, run.result["status"]) == (2, "failed"), "result.json is the last word"
     assert run.hsq == alone.hsq
     tables = [output[output.index("component") :].partition("\n\n")[0] for output in (run.output, alone.output)]
     assert tables[0].strip() == tables[1].strip()

@@ -202,7 +202,7 @@ def test_earlier_data_set_is_kept_unless_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "sim.bed").read_bytes() != before
     assert not (tmp_path / "sim.covar").exists()  # of the earlier data set
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="file cannot be made: File exists"):
         make(tmp_path / "file")
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
-from openreml_dist.app.inputs.records import Grms, Tables, check_record_settings, inputs_of, mixed_model, read_tables
+from openreml_dist.app.inputs.reads import refuse_unread_by
+from openreml_dist.app.inputs.records import Tables, inputs_of, mixed_model, read_tables
 from openreml_dist.app.inputs.samples import Inputs, read_inputs
+from openreml_dist.app.inputs.terms import Grms
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
@@ -18,53 +20,6 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.models import Genomic, Independent, MixedModel
 from openreml_dist.models.columns import Columns
 from openreml_dist.store.grm import open_grm
-from openreml_dist.traces import METHODS
-
-GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
-
-
-def check_settings(settings: FitConfig) -> None:
-    """Refuse settings that no data could make sense of. Local: alike on every rank, before the ranks meet.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    model, solver, launcher = settings.model, settings.solver, settings.launcher
-    prevalence = model.prevalence
-    rules = [
-        (
-            "model.name",
-            model.name,
-            model.is_of_records or model.name in GREML,
-            f"{' or '.join(GREML)}, nor a model with random terms of its own (see conf/model)",
-        ),
-        ("model.prevalence", prevalence, prevalence is None or 0 < prevalence < 1, "a proportion between 0 and 1"),
-        ("solver.max_iter", solver.max_iter, solver.max_iter >= 0, "a number of iterations"),
-        (
-            "solver.tile_size",
-            solver.tile_size,
-            solver.tile_size is None or solver.tile_size > 0,
-            "a number of rows, at least 1",
-        ),
-        ("solver.tolerance_theta", solver.tolerance_theta, solver.tolerance_theta > 0, "a tolerance above 0"),
-        ("solver.tolerance_loglik", solver.tolerance_loglik, solver.tolerance_loglik > 0, "a tolerance above 0"),
-        ("solver.traces", solver.traces, solver.traces in METHODS, f"one of {', '.join(METHODS)}"),
-        ("solver.num_probes", solver.num_probes, solver.num_probes is None or solver.num_probes > 1, "a number, at least 2"),
-        ("solver.kernel_cache_gb", solver.kernel_cache_gb, 0 <= solver.kernel_cache_gb < math.inf, "a size of memory"),
-        ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
-        ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
-    ]
-    for name, value, holds, wanted in rules:
-        if not holds:
-            raise ConfigError(f"{name}: {value!r} is not {wanted}")
-    if model.is_of_records:
-        check_record_settings(settings)
-        return
-    grm_paths(settings.data)
-    if settings.data.pheno is None:
-        raise ConfigError(f"data.pheno is needed: model {model.name} reads phenotypes from a table with FID and IID")
-    if settings.data.table is not None:
-        raise ConfigError(f"data.table is for models that name its columns, not for {model.name}; see conf/model")
 
 
 @dataclass(frozen=True)
@@ -108,6 +63,9 @@ def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     assert read is not None
     with grid.together("describing the model"):
         inputs, model = _greml(settings, read, grms) if isinstance(read, Inputs) else _of_records(settings, read, grms)
+        refuse_unread_by(settings, model.covariance)
+        if settings.model.prevalence is not None and not inputs.case_control:
+            raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
     chunk_size = max((store.chunk_size for store in stores.values()), default=1)
     return Analysis(inputs, model, chunk_size)
 
@@ -121,8 +79,6 @@ def _read(settings: FitConfig, grms: Grms) -> Inputs | Tables:
 
 def _greml(settings: FitConfig, inputs: Inputs, grms: Grms) -> tuple[Inputs, MixedModel]:
     """``genomic(id)`` of each GRM and the residual, on the samples that were matched already."""
-    if settings.model.prevalence is not None and not inputs.case_control:
-        raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
     genetic = {
         name: Genomic("iid", store, cache_bytes, rows)
         for (name, (store, cache_bytes)), rows in zip(grms.items(), inputs.grm_rows, strict=True)
@@ -136,14 +92,15 @@ def _greml(settings: FitConfig, inputs: Inputs, grms: Grms) -> tuple[Inputs, Mix
         {**genetic, "residual": Independent()},
         inputs.report,
         inputs.dropped,
+        fix=settings.model.fix,
+        share=settings.model.share,
+        transform=settings.model.transform,
     )
     return inputs, model
 
 
 def _of_records(settings: FitConfig, tables: Tables, grms: Grms) -> tuple[Inputs, MixedModel]:
     """The terms that the settings say, over the columns of the tables."""
-    if settings.model.prevalence is not None:
-        raise ConfigError(f"model.prevalence is for greml, not for {settings.model.name}")
     model = mixed_model(settings, tables, grms)
     return inputs_of(model, tables, settings), model
 

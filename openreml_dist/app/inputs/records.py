@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.app.inputs.grm_list import component_names, grm_paths
+from openreml_dist.app.given import refuse_entries
 from openreml_dist.app.inputs.samples import Inputs, read_cohort
-from openreml_dist.config import DataConfig, FitConfig, ModelConfig
-from openreml_dist.errors import ConfigError, InputError
-from openreml_dist.models import MixedModel, Structure, parse_structure
+from openreml_dist.app.inputs.terms import Grms, random_terms, structures_of
+from openreml_dist.config import FitConfig
+from openreml_dist.errors import InputError
+from openreml_dist.models import MixedModel
 from openreml_dist.models.design import columns_of
 from openreml_dist.models.mixed_model import TRAIT
 from openreml_dist.store.matching import match_samples
@@ -24,26 +25,6 @@ from openreml_dist.store.tables_records import Records, Wanted, read_records
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Grms = Mapping[str, tuple[Any, int]]
-"""Open GRM stores by name, with the bytes of each that a rank may keep."""
-
-
-def check_record_settings(settings: FitConfig) -> None:
-    """Refuse settings that no table could make sense of. Local.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    data, model = settings.data, settings.model
-    if (data.table is None) == (data.pheno is None):
-        raise ConfigError(f"model {model.name} needs data.table or data.pheno, one of them")
-    if data.table is not None and model.fixed is None:
-        raise ConfigError(f"model.fixed: a formula is needed, such as 'yield ~ 1 + C(block)', for the columns of {data.table}")
-    if data.pheno is not None and model.traits:
-        raise ConfigError("model.traits is for data.table; with data.pheno give data.pheno_column=[1,2]")
-    names = [] if data.grm is None else component_names(grm_paths(data))
-    _structures(model, dict.fromkeys(names, (None, 0)), None)
 
 
 @dataclass(frozen=True)
@@ -69,9 +50,10 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     if data.pedigree is not None:
         pedigree = _frame(read_records(data.pedigree, Wanted(labels=None), data.missing))
     if data.table is None:
-        return _join_tables(data, model.fixed, pedigree)
+        columns = {column for s in structures_of(settings, grms, None).values() for column in (*s.columns, *s.labels)}
+        return _join_tables(settings, columns, pedigree)
     assert model.fixed is not None
-    structures = _structures(model, grms, None).values()
+    structures = structures_of(settings, grms, None).values()
     formula = columns_of(model.fixed)
     needed = dict.fromkeys([*formula, *model.traits, *(column for structure in structures for column in structure.columns)])
     if model.traits:
@@ -108,7 +90,7 @@ def mixed_model(settings: FitConfig, tables: Tables, grms: Grms) -> MixedModel:
         InputError, ConfigError: for whatever cannot be used.
     """
     model = settings.model
-    structures = _structures(model, grms, tables.pedigree)
+    structures = structures_of(settings, grms, tables.pedigree)
     residual = structures.pop("residual", None)
     return MixedModel.from_dataframe(
         tables.records,
@@ -127,7 +109,7 @@ def inputs_of(model: MixedModel, tables: Tables, settings: FitConfig) -> Inputs:
     records, data = model.records, settings.data
     family_id, sample_id = _labels(records, _identifier(settings))
     source = data.table if data.table is not None else data.pheno
-    lines = [f"table: {source}", *tables.notes, *(f"random: {name} = {text}" for name, text in settings.model.random.items())]
+    lines = [f"table: {source}", *tables.notes, *(f"random: {name} = {text}" for name, text in random_terms(settings).items())]
     if settings.model.residual is not None:
         lines.append(f"residual = {settings.model.residual}")
     return Inputs(
@@ -161,14 +143,21 @@ def _frame(read: Records) -> pd.DataFrame:
     return pd.DataFrame(read.columns)
 
 
-def _join_tables(data: DataConfig, fixed: str | None, pedigree: pd.DataFrame | None) -> Tables:
+def _join_tables(settings: FitConfig, in_terms: Iterable[str], pedigree: pd.DataFrame | None) -> Tables:
     """GCTA's tables as one, a row an individual: ``id`` (FID:IID), ``fid``, ``iid``, phenotypes and covariates.
 
     The formula is by default that of all covariates.
+
+    Args:
+        settings: of the fit.
+        in_terms: columns of random terms and the residual.
+        pedigree: as read.
+    Raises:
+        ConfigError: for a covariate table of which neither the formula nor a term uses a column.
     """
     import pandas as pd
 
-    cohort = read_cohort(data)
+    fixed, cohort = settings.model.fixed, read_cohort(settings.data)
     first, several = cohort.phenotypes[0], len(cohort.phenotypes) > 1
     pairs = map(":".join, zip(first.family_id, first.sample_id, strict=True))
     table = pd.DataFrame(
@@ -180,8 +169,11 @@ def _join_tables(data: DataConfig, fixed: str | None, pedigree: pd.DataFrame | N
         }
     )
     names: list[str] = []
-    for covariates in (cohort.qcovar, cohort.covar):
+    for key, covariates in (("data.qcovar", cohort.qcovar), ("data.covar", cohort.covar)):
         if covariates is not None:
+            if fixed is not None and not {*columns_of(fixed), *in_terms}.intersection(covariates.names):
+                columns = ", ".join(covariates.names)
+                refuse_entries(key, [covariates.path], f"model.fixed={fixed} and the terms name none of its columns: {columns}")
             table = table.assign(**_covariates(first, covariates))
             names += covariates.names
     right = fixed if fixed is not None else " + ".join(["1", *(f"`{name}`" for name in names)])
@@ -203,14 +195,6 @@ def _covariates(first: Phenotype, table: QuantitativeCovariates | DiscreteCovari
         name: pd.Categorical.from_codes(codes[:, j], pd.Index(table.levels[j], dtype=object))
         for j, name in enumerate(table.names)
     }
-
-
-def _structures(model: ModelConfig, grms: Grms, pedigree: Any) -> dict[str, Structure]:
-    """Random terms by name, and the residual if it is given."""
-    texts = {f"model.random.{name}": (name, text) for name, text in model.random.items()}
-    if model.residual is not None:
-        texts["model.residual"] = ("residual", model.residual)
-    return {name: parse_structure(text, where, grms, pedigree) for where, (name, text) in texts.items()}
 
 
 def _identifier(settings: FitConfig) -> str | None:

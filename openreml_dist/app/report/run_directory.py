@@ -6,7 +6,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from openreml_dist.store.files import written_aside
 RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "steps.jsonl"
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
 CONFIG = "config.yaml"
-ANSWERS = (HSQ, PICTURE, INDI_BLP, SNP_BLP, f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet")  # none beside a result that failed
-OWN = (RESULT, CONFIG, STEPS, *ANSWERS, "rank-[0-9]*.log")  # what a run writes; none of an earlier run stays beside a later one
+OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a later one
+    *(RESULT, CONFIG, STEPS, HSQ, PICTURE, INDI_BLP, SNP_BLP),
+    *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
+    "rank-[0-9]*.log",
+)
 FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
 
 
@@ -41,22 +43,16 @@ def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(f"run_dir: {directory} cannot be written to; choose a folder where you may write")
-    remove(directory, OWN)
+    for pattern in OWN:
+        for stale in [*directory.glob(pattern), *directory.glob(f"{pattern}.*.partial")]:
+            stale.unlink(missing_ok=True)
     return directory
 
 
 def leave_failure(directory: Path, failure: dict[str, Any]) -> None:
-    """Write a ``result.json`` of a run that failed, and nothing that could be taken for its answer. Local: rank 0 alone."""
-    with suppress(OSError, FileError):  # on a full disk: what failed is said on the terminal
-        remove(directory, ANSWERS)
+    """Write the ``result.json`` of a run that failed, if the disk has room for it. Local: rank 0 alone."""
+    with suppress(FileError):  # what failed is said on the terminal
         write_json(directory / RESULT, failure)
-
-
-def remove(directory: Path, patterns: Sequence[str]) -> None:
-    """Remove files of these names, and what was left of writing one by a process that was killed. Local."""
-    for pattern in patterns:
-        for path in [*directory.glob(pattern), *directory.glob(f"{pattern}.*.partial")]:
-            path.unlink(missing_ok=True)
 
 
 def _by_time(parent: Path) -> Path:

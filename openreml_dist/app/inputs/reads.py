@@ -1,0 +1,193 @@
+"""When ``openreml-fit`` reads a setting: a rule for each, which says why it does not, and what to do then.
+
+Whatever is given and not read is refused by name: first from the settings alone, before the ranks meet; what only the described
+model can tell, before the fit; what only a table can tell, when that is read (``records.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from openreml_dist.app.given import Rule, always, refuse_entries, refuse_unread, standard_fit
+from openreml_dist.app.inputs.terms import GREML, factors, grm_names, grms_used, named_grms, random_terms, structures_of
+from openreml_dist.config import FitConfig
+from openreml_dist.covariance import Covariance
+from openreml_dist.models import Pedigree, Structure
+from openreml_dist.models.design import columns_of
+from openreml_dist.reml.likelihood_ratio import can_test_variances
+from openreml_dist.reml.traits import traits_of
+
+IDENTIFIERS = ("id", "subject")  # of model.columns: they name the records of a table in files of predictions too
+
+
+def refuse_unread_settings(settings: FitConfig) -> None:
+    """Refuse what the settings alone show to have no effect. Local: alike on every rank.
+
+    Raises:
+        ConfigError: names the setting, why nothing reads it, and what to do.
+    """
+    standard = standard_fit(settings)
+    refuse_unread(settings, standard, RULES)
+    refuse_entries(
+        "model.columns", _columns_without_use(settings, standard), "neither a term nor model.fixed names that column"
+    )
+    if settings.data.grm is not None:
+        refuse_entries("data.grm", _grms_without_term(settings), f"no term of {settings.model.name} names it; {_ADD_GRM}")
+
+
+def refuse_unread_by(settings: FitConfig, covariance: Covariance) -> None:
+    """Refuse what has no effect on this model, now that it is described. Local: alike on every rank.
+
+    Raises:
+        ConfigError: as above.
+    """
+    rules: Mapping[str, Rule[FitConfig]] = {
+        "output.fixed_in_hsq": lambda _: _no_hsq(covariance),
+        "solver.num_probes": lambda _: _no_probes(covariance),
+        "solver.seed": lambda _: _no_probes(covariance),
+    }
+    refuse_unread(settings, standard_fit(settings), {**dict.fromkeys(RULES, always), **rules})
+
+
+def _no_hsq(covariance: Covariance) -> str | None:
+    theta = torch.ones(len(covariance.parameters), dtype=torch.float64)
+    if can_test_variances(covariance) or traits_of(covariance, theta):
+        return None
+    return "GCTA has no table of such a model, so there is no result.hsq; the fixed effects are in result.json"
+
+
+def _no_probes(covariance: Covariance) -> str | None:
+    return None if covariance.is_linear else "random probes need a sum of variance components; this model is evaluated exactly"
+
+
+def _structures(settings: FitConfig) -> Mapping[str, Structure]:
+    return structures_of(settings, named_grms(settings), None)
+
+
+def _grms_without_term(settings: FitConfig) -> list[str]:
+    if not settings.model.is_of_records:
+        return []
+    used = grms_used(random_terms(settings), settings)
+    return [name for name in grm_names(settings) if name not in used]
+
+
+_ADD_GRM = "write it into one, such as '+model.random.NAME=\"genomic(id, GRM)\"', or leave it out"
+
+
+def _pheno_column(settings: FitConfig) -> str | None:
+    columns = settings.data.pheno_column
+    if settings.data.table is not None:
+        return "the columns of data.table are named in model.fixed, or in model.traits"
+    if settings.model.name in GREML and isinstance(columns, list) and len(columns) > 1:
+        return (
+            f"{settings.model.name} has one phenotype; -m data.pheno_column={','.join(map(str, columns))} fits one after the "
+            "other, model=bivariate all together"
+        )
+    return None
+
+
+def _covariates(settings: FitConfig) -> str | None:
+    return None if settings.data.table is None else "the covariates of data.table are columns of it, named in model.fixed"
+
+
+def _pedigree(settings: FitConfig) -> str | None:
+    if any(isinstance(factor, Pedigree) for term in _structures(settings).values() for factor in factors(term)):
+        return None
+    return "no term is a pedigree; take model=animal_model, or add '+model.random.NAME=\"pedigree(id, sire, dam)\"'"
+
+
+def _prevalence(settings: FitConfig) -> str | None:
+    if settings.model.name in GREML and not settings.model.random and settings.model.residual is None:
+        return None
+    return "the liability scale is one of greml, whose terms are those of its GRMs alone"
+
+
+def _columns_without_use(settings: FitConfig, standard: FitConfig) -> list[str]:
+    """Entries of ``model.columns`` that were given; those of the model's own file may wait for a term that was replaced."""
+    needed, usual = _columns_needed(settings), standard.model.columns
+    return [
+        f"{name}={column}"
+        for name, column in settings.model.columns.items()
+        if usual.get(name) != column and column not in needed and not (name in IDENTIFIERS and settings.data.table is not None)
+    ]
+
+
+def _columns_needed(settings: FitConfig) -> set[str]:
+    structures = _structures(settings).values()
+    formula = () if settings.model.fixed is None else columns_of(settings.model.fixed)
+    return {*formula, *settings.model.traits, *(c for term in structures for c in (*term.columns, *term.labels))}
+
+
+def _fixed(settings: FitConfig) -> str | None:
+    return None if settings.model.is_of_records else "a formula needs records"
+
+
+def _traits(settings: FitConfig) -> str | None:
+    if settings.data.table is None:
+        return "they are columns of data.table; with data.pheno give data.pheno_column=[1,2]"
+    return None if settings.model.is_of_records else "greml has one phenotype; take model=bivariate"
+
+
+def _kernel_cache(settings: FitConfig) -> str | None:
+    return None if settings.data.grm is not None else "there is no GRM to keep"
+
+
+def _probes(settings: FitConfig) -> str | None:
+    if settings.solver.traces != "exact" or settings.solver.start in ("auto", "haseman-elston"):
+        return None
+    return f"with solver.traces=exact and solver.start={settings.solver.start} no random probes are used"
+
+
+def _format(settings: FitConfig) -> str | None:
+    output = settings.output
+    return None if output.blup or output.pev else "no table is written; output.blup=true or output.pev=true asks for one"
+
+
+RULES: Mapping[str, Rule[FitConfig]] = {
+    "data.grm": always,  # by entry: _grms_without_term
+    "data.pheno": always,
+    "data.pheno_column": _pheno_column,
+    "data.qcovar": _covariates,
+    "data.covar": _covariates,
+    "data.table": always,
+    "data.pedigree": _pedigree,
+    "data.missing": always,
+    "model.name": always,
+    "model.prevalence": _prevalence,
+    "model.columns": always,  # by entry: _columns_without_use
+    "model.fixed": _fixed,
+    "model.traits": _traits,
+    "model.random": always,
+    "model.residual": always,
+    "model.fix": always,
+    "model.share": always,
+    "model.transform": always,
+    "solver.tile_size": always,
+    "solver.constrain": always,
+    "solver.start": always,
+    "solver.max_iter": always,
+    "solver.tolerance_theta": always,
+    "solver.tolerance_loglik": always,
+    "solver.lrt": always,
+    "solver.kernel_cache_gb": _kernel_cache,
+    "solver.traces": always,
+    "solver.num_probes": _probes,
+    "solver.seed": _probes,
+    "grid.rows": always,
+    "grid.columns": always,
+    "grid.share_memory": always,
+    "launcher.name": always,
+    "launcher.device": always,
+    "launcher.threads": always,
+    "launcher.timeout_seconds": always,
+    "output.blup": always,
+    "output.pev": always,
+    "output.format": _format,
+    "output.fixed_tests": always,
+    "output.fixed_in_hsq": always,
+    "output.snp_effects": always,
+    "run_dir": always,
+    "overwrite": always,
+}
