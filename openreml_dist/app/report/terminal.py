@@ -126,7 +126,7 @@ class Terminal:
             self.say(f"Monte-Carlo error of the variances, beside their SE: {listed} (at most {noise:.0%} of the SE)")
         found = warnings(fit)
         if not fit.status.is_an_answer:
-            found.append("result.hsq and predictions are written of fits alone that have converged to one answer")
+            found.append("result.hsq and predictions are written of fits that have converged to one answer alone")
         elif tests is not None or traits:  # else there is no result.hsq
             found += decimals_notes(fit, list(traits), fixed_names if fixed_in_hsq else ())
         self.say(*(f"warning: {warning}" for warning in found))
