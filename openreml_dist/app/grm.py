@@ -17,8 +17,9 @@ def main() -> NoReturn:
 
 def run(settings: GrmConfig) -> int:
     """Make, import or export GRMs, then say what was written and what to do next. Returns the exit code."""
-    from openreml_dist.prep.gcta_jobs import PREFIX, export_grm, import_grm
+    from openreml_dist.prep.gcta_jobs import export_grm, import_grm
     from openreml_dist.prep.grm import make_grm
+    from openreml_dist.store.gcta import PREFIX
     from openreml_dist.store.grm import open_grm
 
     if settings.by not in {"genome", "chromosome"}:

@@ -130,9 +130,9 @@ class Genomic(Structure):
 
     def _store(self) -> Any:
         if isinstance(self.grm, str):
-            from openreml_dist.store.grm import open_grm
+            from openreml_dist.store.kernels import open_kernel
 
-            object.__setattr__(self, "grm", open_grm(self.grm))
+            object.__setattr__(self, "grm", open_kernel(self.grm))
         return self.grm
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:
