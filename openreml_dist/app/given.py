@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from openreml_dist.app.cli import config_directory
-from openreml_dist.config import FitConfig, ModelConfig
+from openreml_dist.config import DaskConfig, FitConfig, ModelConfig
 from openreml_dist.errors import ConfigError
 
 Settings = TypeVar("Settings")
@@ -27,6 +27,15 @@ def always(_: object) -> None:
 def names_of(settings: object) -> list[str]:
     """Dotted names of all settings; a mapping such as ``model.random`` is one."""
     return [".".join(path) for path, _ in _leaves(settings)]
+
+
+def rules_for(settings: object, conditional: Mapping[str, Rule[Any]]) -> dict[str, Rule[Any]]:
+    """A rule for every setting: those that are read on a condition have one of their own, the others are read in every run."""
+    names = names_of(settings)
+    unknown = conditional.keys() - names
+    if unknown:
+        raise KeyError(f"rules for settings that there are not: {unknown}")
+    return {**dict.fromkeys(names, always), **conditional}
 
 
 def given(settings: object, standard: object) -> dict[str, Any]:
@@ -56,6 +65,11 @@ def standard_fit(settings: FitConfig) -> FitConfig:
         model: Any = OmegaConf.to_object(whole.model)
         standard.model = replace(model, columns=usual)
     return standard
+
+
+def workers_are_chosen(dask: DaskConfig) -> str | None:
+    """Why workers of one's own are not started."""
+    return None if dask.scheduler is None else f"the workers are those of dask.scheduler={dask.scheduler}"
 
 
 def refuse_unread(settings: Settings, standard: object, rules: Mapping[str, Rule[Settings]]) -> None:

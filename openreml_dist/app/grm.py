@@ -6,8 +6,37 @@ import time
 from typing import NoReturn
 
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.given import refuse_unread, rules_for, workers_are_chosen
 from openreml_dist.config import GrmConfig
 from openreml_dist.errors import ConfigError, files_named
+
+
+def _only_converted(settings: GrmConfig) -> str | None:
+    from openreml_dist.prep.gcta_jobs import PREFIX
+
+    if settings.source.startswith(PREFIX) or settings.out.startswith(PREFIX):
+        return "a GRM is converted as it is; its SNPs, and who computes it, are chosen where it is made from a genotype store"
+    return None
+
+
+def _tiles(settings: GrmConfig) -> str | None:
+    from openreml_dist.prep.gcta_jobs import PREFIX
+
+    return "GCTA's files have no tiles" if settings.out.startswith(PREFIX) else None
+
+
+def _workers(settings: GrmConfig) -> str | None:
+    return _only_converted(settings) or workers_are_chosen(settings.dask)
+
+
+RULES = rules_for(
+    GrmConfig(),
+    {
+        **dict.fromkeys(("by", "autosomes_only", "min_maf", "max_missing", "dask.scheduler"), _only_converted),
+        **dict.fromkeys(("dask.workers", "dask.memory_limit"), _workers),
+        "chunk_size": _tiles,
+    },
+)
 
 
 def main() -> NoReturn:
@@ -24,6 +53,7 @@ def run(settings: GrmConfig) -> int:
 
     if settings.by not in {"genome", "chromosome"}:
         raise ConfigError(f"by={settings.by} must be genome or chromosome")
+    refuse_unread(settings, GrmConfig(), RULES)
     started = time.monotonic()
     if settings.out.startswith(PREFIX):
         with files_named(settings.out):

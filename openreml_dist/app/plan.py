@@ -7,14 +7,38 @@ from dataclasses import replace
 from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.given import always, refuse_unread, rules_for
 from openreml_dist.app.report.plan_tables import head, machine_table, memory_table, time_table
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import EVALUATIONS, plan
 from openreml_dist.plan.load import remark
-from openreml_dist.plan.machine import as_json, calibration_file, load_machine
+from openreml_dist.plan.machine import PRESETS, as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import FitSize, check_memory
+
+
+def _measured(_: PlanConfig) -> str | None:
+    return "mode=calibrate measures this machine, for fits of any size"
+
+
+def _on_gpu(settings: PlanConfig) -> str | None:
+    is_gpu = settings.machine in PRESETS and not PRESETS[settings.machine].cores
+    return f"a rank of {settings.machine} is a GPU, which has neither threads nor memory to share" if is_gpu else None
+
+
+def _grms(settings: PlanConfig) -> str | None:
+    return None if settings.num_kernels else "there are no stores to read (num_kernels=0)"
+
+
+RULES = rules_for(
+    PlanConfig(),
+    {
+        **dict.fromkeys(("threads", "grid.share_memory"), _on_gpu),
+        **dict.fromkeys(("chunk_size", "kernel_cache_gb", "read_gb_per_second"), _grms),
+    },
+)
+RULES_OF_CALIBRATION = {**dict.fromkeys(RULES, _measured), "mode": always}
 
 
 def main() -> None:
@@ -30,6 +54,7 @@ def run(settings: PlanConfig) -> int:
     """
     if settings.mode not in ("plan", "calibrate"):
         raise ConfigError(f"mode: {settings.mode!r} is neither plan nor calibrate")
+    refuse_unread(settings, PlanConfig(), RULES_OF_CALIBRATION if settings.mode == "calibrate" else RULES)
     return _calibrate() if settings.mode == "calibrate" else _plan(settings)
 
 

@@ -102,7 +102,9 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
     with grid.together("opening the genotypes"):
         of_grms = covariance.residual is not None and len(covariance.kernels) == len(covariance.terms) - 1
         if not inputs.grm_rows or not of_grms:
-            raise ConfigError("output.snp_effects: SNPs have effects in models of one variance a GRM alone")
+            raise ConfigError(
+                "output.snp_effects: SNPs have effects in greml alone, without model.random, model.residual and model.fixed"
+            )
         paths = grm_paths(settings.data)
         opened = open_snp_source(genotypes, paths, torch.get_num_threads()) if grid.is_root else None
     return PredictionRequest(settings.output, grid.share(opened))

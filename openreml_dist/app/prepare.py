@@ -6,8 +6,13 @@ import time
 from typing import NoReturn
 
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.given import refuse_unread, rules_for, workers_are_chosen
 from openreml_dist.config import PrepareConfig
 from openreml_dist.errors import files_named
+
+RULES = rules_for(
+    PrepareConfig(), dict.fromkeys(("dask.workers", "dask.memory_limit"), lambda settings: workers_are_chosen(settings.dask))
+)
 
 
 def main() -> NoReturn:
@@ -20,6 +25,7 @@ def run(settings: PrepareConfig) -> int:
     from openreml_dist.prep.prepare import prepare
     from openreml_dist.store.genotypes import open_genotypes
 
+    refuse_unread(settings, PrepareConfig(), RULES)
     started = time.monotonic()
     with files_named(settings.out):
         prepare(settings)

@@ -161,7 +161,24 @@ def animal_model(folder: Path, cohort: Cohort) -> Expected:
     return Expected((saved(table, folder), f"data.pedigree={pedigree}"), y, np.ones((120, 1)), V)
 
 
-MODELS = [greml_multi, gxe, repeated_records, bivariate, random_regression, spatial_ar1, animal_model]
+def greml(folder: Path, cohort: Cohort) -> Expected:
+    """A term of pens is added beside the GRM, and pens are no fixed effect; a covariate is."""
+    rng = np.random.default_rng(10)
+    n = len(cohort.main)
+    pen, age = rng.integers(0, 15, n), rng.normal(size=n)
+    y = simulated(0.7 * cohort.main + 0.6 * same(pen) + 0.5 * np.eye(n), rng) + 0.3 * age
+    for name, values in (("weight.phen", y), ("pen.covar", [f"p{k}" for k in pen]), ("age.qcovar", age)):
+        lines = [f"F{i} I{i} {value}" for i, value in enumerate(values)]
+        (folder / name).write_text("\n".join([f"FID IID {name.partition('.')[0]}", *rng.permutation(lines)]) + "\n")
+    data = tuple(f"data.{kind}={folder}/{name}.{kind}" for kind, name in (("covar", "pen"), ("qcovar", "age")))
+    settings = (f"data.grm={cohort.folder / 'main.grm.zarr'}", f"data.pheno={folder}/weight.phen", *data)
+    V = lambda v: v["main"] * cohort.main + v["pens"] * same(pen) + v["residual"] * np.eye(n)  # noqa: E731
+    return Expected(
+        (*settings, "+model.random.pens='group(pen)'", "model.fixed='1 + age'"), y, np.column_stack([np.ones(n), age]), V
+    )
+
+
+MODELS = [greml, greml_multi, gxe, repeated_records, bivariate, random_regression, spatial_ar1, animal_model]
 
 
 def check(run: Finished, expected: Expected) -> None:
@@ -194,6 +211,22 @@ def test_model_maximises_the_dense_likelihood(make: Callable[[Path, Cohort], Exp
     assert run.exit_code == 0, run.errors
     check(run, expected)
     assert run.result["num_samples"] == len(expected.y)
+
+
+def test_terms_beside_a_grm_on_two_ranks_print_the_same(cohort: Cohort, tmp_path: Path) -> None:
+    """The words say that the GRM is a term of its own; a parameter of greml can be held at a value."""
+    expected = greml(tmp_path, cohort)
+    alone, ranks = (fit(launched, tmp_path / launched, *expected.settings) for launched in ("inside", "torchrun"))
+    assert ranks.exit_code == 0, ranks.errors
+    assert ranks.result["parameters"] == ["main", "pens", "residual"]
+    assert 'random: main = genomic(id, "main")' in ranks.output and "random: pens = group(pen)" in ranks.output
+    for one, two in zip(alone.result["estimates"], ranks.result["estimates"], strict=True):
+        assert two["value"] == pytest.approx(one["value"], rel=1e-7)
+    held = fit("inside", tmp_path / "held", *cohort.data(), "+model.fix.residual=0.4")
+    assert held.exit_code == 0, held.errors
+    assert held.result["parameters"] == ["main"]
+    X, V = np.ones((len(cohort.main), 1)), lambda v: v["main"] * cohort.main + 0.4 * np.eye(len(cohort.main))
+    check(held, Expected((), cohort.traits[:, 0], X, V))
 
 
 def test_bivariate_on_two_ranks_prints_the_same(cohort: Cohort, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from openreml_dist.app.given import Rule, always, refuse_entries, refuse_unread, standard_fit
+from openreml_dist.app.given import refuse_entries, refuse_unread, rules_for, standard_fit
 from openreml_dist.app.inputs.terms import GREML, factors, grm_names, grms_used, named_grms, random_terms, structures_of
 from openreml_dist.config import FitConfig
 from openreml_dist.covariance import Covariance
@@ -43,12 +43,12 @@ def refuse_unread_by(settings: FitConfig, covariance: Covariance) -> None:
     Raises:
         ConfigError: as above.
     """
-    rules: Mapping[str, Rule[FitConfig]] = {
+    rules = {
         "output.fixed_in_hsq": lambda _: _no_hsq(covariance),
         "solver.num_probes": lambda _: _no_probes(covariance),
         "solver.seed": lambda _: _no_probes(covariance),
     }
-    refuse_unread(settings, standard_fit(settings), {**dict.fromkeys(RULES, always), **rules})
+    refuse_unread(settings, standard_fit(settings), rules_for(settings, rules))
 
 
 def _no_hsq(covariance: Covariance) -> str | None:
@@ -80,7 +80,7 @@ def _pheno_column(settings: FitConfig) -> str | None:
     columns = settings.data.pheno_column
     if settings.data.table is not None:
         return "the columns of data.table are named in model.fixed, or in model.traits"
-    if settings.model.name in GREML and isinstance(columns, list) and len(columns) > 1:
+    if settings.model.name in GREML and not settings.model.random and isinstance(columns, list) and len(columns) > 1:
         return (
             f"{settings.model.name} has one phenotype; -m data.pheno_column={','.join(map(str, columns))} fits one after the "
             "other, model=bivariate all together"
@@ -120,10 +120,6 @@ def _columns_needed(settings: FitConfig) -> set[str]:
     return {*formula, *settings.model.traits, *(c for term in structures for c in (*term.columns, *term.labels))}
 
 
-def _fixed(settings: FitConfig) -> str | None:
-    return None if settings.model.is_of_records else "a formula needs records"
-
-
 def _traits(settings: FitConfig) -> str | None:
     if settings.data.table is None:
         return "they are columns of data.table; with data.pheno give data.pheno_column=[1,2]"
@@ -145,49 +141,18 @@ def _format(settings: FitConfig) -> str | None:
     return None if output.blup or output.pev else "no table is written; output.blup=true or output.pev=true asks for one"
 
 
-RULES: Mapping[str, Rule[FitConfig]] = {
-    "data.grm": always,  # by entry: _grms_without_term
-    "data.pheno": always,
-    "data.pheno_column": _pheno_column,
-    "data.qcovar": _covariates,
-    "data.covar": _covariates,
-    "data.table": always,
-    "data.pedigree": _pedigree,
-    "data.missing": always,
-    "model.name": always,
-    "model.prevalence": _prevalence,
-    "model.columns": always,  # by entry: _columns_without_use
-    "model.fixed": _fixed,
-    "model.traits": _traits,
-    "model.random": always,
-    "model.residual": always,
-    "model.fix": always,
-    "model.share": always,
-    "model.transform": always,
-    "solver.tile_size": always,
-    "solver.constrain": always,
-    "solver.start": always,
-    "solver.max_iter": always,
-    "solver.tolerance_theta": always,
-    "solver.tolerance_loglik": always,
-    "solver.lrt": always,
-    "solver.kernel_cache_gb": _kernel_cache,
-    "solver.traces": always,
-    "solver.num_probes": _probes,
-    "solver.seed": _probes,
-    "grid.rows": always,
-    "grid.columns": always,
-    "grid.share_memory": always,
-    "launcher.name": always,
-    "launcher.device": always,
-    "launcher.threads": always,
-    "launcher.timeout_seconds": always,
-    "output.blup": always,
-    "output.pev": always,
-    "output.format": _format,
-    "output.fixed_tests": always,
-    "output.fixed_in_hsq": always,
-    "output.snp_effects": always,
-    "run_dir": always,
-    "overwrite": always,
-}
+RULES = rules_for(
+    FitConfig(),
+    {
+        "data.pheno_column": _pheno_column,
+        "data.qcovar": _covariates,
+        "data.covar": _covariates,
+        "data.pedigree": _pedigree,
+        "model.prevalence": _prevalence,
+        "model.traits": _traits,
+        "solver.kernel_cache_gb": _kernel_cache,
+        "solver.num_probes": _probes,
+        "solver.seed": _probes,
+        "output.format": _format,
+    },
+)
