@@ -12,7 +12,7 @@ from openreml_dist.errors import ConfigError, files_named
 
 
 def _only_converted(settings: GrmConfig) -> str | None:
-    from openreml_dist.prep.gcta_jobs import PREFIX
+    from openreml_dist.store.gcta import PREFIX
 
     if settings.source.startswith(PREFIX) or settings.out.startswith(PREFIX):
         return "a GRM is converted as it is; its SNPs, and who computes it, are chosen where it is made from a genotype store"
@@ -20,7 +20,7 @@ def _only_converted(settings: GrmConfig) -> str | None:
 
 
 def _tiles(settings: GrmConfig) -> str | None:
-    from openreml_dist.prep.gcta_jobs import PREFIX
+    from openreml_dist.store.gcta import PREFIX
 
     return "GCTA's files have no tiles" if settings.out.startswith(PREFIX) else None
 
