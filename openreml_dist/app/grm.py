@@ -12,7 +12,7 @@ from openreml_dist.errors import ConfigError, files_named
 
 
 def _only_converted(settings: GrmConfig) -> str | None:
-    from openreml_dist.prep.gcta_jobs import PREFIX
+    from openreml_dist.store.gcta import PREFIX
 
     if settings.source.startswith(PREFIX) or settings.out.startswith(PREFIX):
         return "a GRM is converted as it is; its SNPs, and who computes it, are chosen where it is made from a genotype store"
@@ -20,7 +20,7 @@ def _only_converted(settings: GrmConfig) -> str | None:
 
 
 def _tiles(settings: GrmConfig) -> str | None:
-    from openreml_dist.prep.gcta_jobs import PREFIX
+    from openreml_dist.store.gcta import PREFIX
 
     return "GCTA's files have no tiles" if settings.out.startswith(PREFIX) else None
 
@@ -46,8 +46,9 @@ def main() -> NoReturn:
 
 def run(settings: GrmConfig) -> int:
     """Make, import or export GRMs, then say what was written and what to do next. Returns the exit code."""
-    from openreml_dist.prep.gcta_jobs import PREFIX, export_grm, import_grm
+    from openreml_dist.prep.gcta_jobs import export_grm, import_grm
     from openreml_dist.prep.grm import make_grm
+    from openreml_dist.store.gcta import PREFIX
     from openreml_dist.store.grm import open_grm
 
     if settings.by not in {"genome", "chromosome"}:

@@ -9,7 +9,8 @@ with A without A.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,8 +20,12 @@ from torch import Tensor
 from openreml_dist.covariance.indices import EVERYTHING, Index, Indices, Piece, Samples, Spans, as_indices
 from openreml_dist.covariance.term import Selected, Term
 from openreml_dist.errors import InputError
+from openreml_dist.numbers_as_ids import as_number_elsewhere
 
-UNKNOWN = frozenset({"", "0", "na", "nan", "nat", "none", "<na>", "."})  # parents, in lower case
+# Codes of an unknown parent, in lower case; so are several zeros, such as 000, unless an animal is called so.
+UNKNOWN = frozenset(
+    {"", "0", "na", "n/a", "nan", "nat", "none", "null", "<na>", ".", "*", "-", "?", "-1", "-9", "unknown", "unk"}
+)
 WORK_BYTES = 16e6  # of a block of columns of A over all animals
 PASS_BYTES = 256e6  # the same in a pass over many tiles, which shares it among the tiles of a block column
 
@@ -32,11 +37,12 @@ class PedigreeMatrix(Term):
 
     Args:
         animals: identifier of each animal, once.
-        sires, dams: identifiers of its parents; 0, NA, an empty string, None or nan is unknown. A parent that is no animal of
-            the list is added as a founder.
+        sires, dams: identifiers of its parents, or one of the codes ``UNKNOWN``. A parent that is no animal of the list is
+            added as a founder.
         name: in messages.
     Raises:
-        InputError: for an animal that is there twice, or is its own ancestor.
+        InputError: for an animal that is there twice, has a code of unknown parents for its name, or is its own ancestor; for
+            parents that are written as 12.0 where the animals are 12.
 
     Attributes:
         labels: identifiers of all N animals: those given, then the parents that were added.
@@ -46,20 +52,19 @@ class PedigreeMatrix(Term):
     is_stored = True
 
     def __init__(self, animals: Sequence[object], sires: Sequence[object], dams: Sequence[object], name: str) -> None:
-        ids, sire_ids, dam_ids = (
-            np.array([_identifier(value) for value in column], object) for column in (animals, sires, dams)
-        )
+        ids, sire_ids, dam_ids = _identifiers(animals, sires, dams)
         if not len(ids) == len(sire_ids) == len(dam_ids):
             raise InputError(f"{name}: animals, sires and dams differ in length: {len(ids)}, {len(sire_ids)}, {len(dam_ids)}")
         if not len(ids):
             raise InputError(f"{name}: the pedigree has no animals")
         place: dict[str, int] = {}
-        for animal in ids.tolist():
+        for animal, given in zip(ids, animals, strict=True):
             if animal == "" or animal in place:
-                why = "is there twice" if animal else "has no identifier"
-                raise InputError(f"{name}: the pedigree has an animal that {why}{f': {animal}' if animal else ''}")
+                why = f"is there twice: {animal}" if animal else f"has no identifier: {given} stands for an unknown one"
+                raise InputError(f"{name}: the pedigree has an animal that {why}")
             place[animal] = len(place)
-        for parent in (*sire_ids.tolist(), *dam_ids.tolist()):
+        _refuse_other_numbers(place, [*sire_ids, *dam_ids], name)
+        for parent in (*sire_ids, *dam_ids):
             if parent:
                 place.setdefault(parent, len(place))
         self.labels = tuple(place)
@@ -67,7 +72,7 @@ class PedigreeMatrix(Term):
         self.size = len(place)
         self._place = place
         sire, dam = (
-            np.array([place[p] if p else -1 for p in column.tolist()] + [-1] * (self.size - len(ids)), np.int64)
+            np.array([place[p] if p else -1 for p in column] + [-1] * (self.size - len(ids)), np.int64)
             for column in (sire_ids, dam_ids)
         )
         self._generations = _generations(sire, dam, self.labels, name)
@@ -85,7 +90,12 @@ class PedigreeMatrix(Term):
         identifiers = [_identifier(animal) for animal in animals]
         absent = [identifier for identifier in identifiers if identifier not in self._place]
         if absent:
-            raise InputError(f"{self.name}: {len(absent)} records are of animals that the pedigree lacks, such as {absent[0]}")
+            other = as_number_elsewhere(absent, self._place)
+            hint = f"; it has {other[1]}, which is the same number written otherwise" if other else ""
+            shown = other[0] if other else absent[0]
+            raise InputError(
+                f"{self.name}: {len(absent)} records are of animals that the pedigree lacks, such as {shown}{hint}"
+            )
         return np.array([self._place[identifier] for identifier in identifiers], np.int64)
 
     def entries(self, rows: Samples, columns: Samples, eta: Tensor, device: torch.device) -> Tensor | None:
@@ -186,6 +196,50 @@ def _identifier(value: object) -> str:
         value = int(value)  # a table with unknown parents reads integers as floats
     text = str(value).strip()
     return "" if text.lower() in UNKNOWN else text
+
+
+def _identifiers(
+    animals: Sequence[object], sires: Sequence[object], dams: Sequence[object]
+) -> tuple[list[str], list[str], list[str]]:
+    """Animals, sires and dams as text; a parent of zeros alone, such as 000, is unknown where no animal is called so."""
+    ids, *parents = ([_identifier(value) for value in column] for column in (animals, sires, dams))
+    known = set(ids)
+    sire_ids, dam_ids = (["" if set(p) == {"0"} and p not in known else p for p in column] for column in parents)
+    return ids, sire_ids, dam_ids
+
+
+def parent_remarks(animals: Sequence[object], sires: Sequence[object], dams: Sequence[object]) -> tuple[str, ...]:
+    """In words, how many parents have no line of their own, and which names are both sire and dam. Local.
+
+    Args: as those of ``PedigreeMatrix``.
+    """
+    ids, sire_ids, dam_ids = _identifiers(animals, sires, dams)
+    of_sires, of_dams = Counter(filter(None, sire_ids)), Counter(filter(None, dam_ids))
+    known = set(ids)
+    added = [parent for parent in {**of_sires, **of_dams} if parent not in known]
+    remarks = []
+    if added:
+        remarks.append(f"pedigree: {len(added):,} parents have no line of their own and are founders, such as {added[0]}")
+    both = sorted(of_sires.keys() & of_dams.keys(), key=lambda parent: (-of_sires[parent] - of_dams[parent], parent))
+    for names, beginning, end in (
+        ([p for p in both if p not in known], "warning: pedigree", "; where it stands for an unknown parent, write 0 or NA"),
+        ([p for p in both if p in known], "pedigree", ""),
+    ):
+        if names:
+            most = f"{names[0]}, the sire of {of_sires[names[0]]:,} and the dam of {of_dams[names[0]]:,}"
+            lines = "of no line of their own " if end else ""
+            remarks.append(f"{beginning}: {len(names):,} names {lines}are both sire and dam, such as {most}{end}")
+    return tuple(remarks)
+
+
+def _refuse_other_numbers(animals: Mapping[str, int], parents: Sequence[str], name: str) -> None:
+    """Raise where a parent without a line of its own is an animal whose number is written otherwise."""
+    other = as_number_elsewhere([parent for parent in dict.fromkeys(parents) if parent and parent not in animals], animals)
+    if other:
+        raise InputError(
+            f"{name}: the parent {other[0]} has no line of its own, but {other[1]} has, the same number written otherwise; "
+            "write both alike"
+        )
 
 
 def _generations(sire: NDArray[np.int64], dam: NDArray[np.int64], labels: Sequence[str], name: str) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,17 @@ from numpy.typing import NDArray
 
 from openreml_dist.collinear import refuse_collinear
 from openreml_dist.errors import InputError
+from openreml_dist.models.names import decoded, encoded, renamed
+from openreml_dist.store.tables_fields import is_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = 5  # columns in a message
 
-def parsed(formula: str) -> Any:
-    """The formula, parsed.
+
+def _parsed_as(text: str, formula: str) -> Any:
+    """A formula, parsed; ``text`` has words for its names.
 
     Raises:
         InputError: with what is wrong.
@@ -25,14 +31,27 @@ def parsed(formula: str) -> Any:
     from formulaic.errors import FormulaicError
 
     try:
-        return Formula(formula)
+        return Formula(text)
     except (FormulaicError, SyntaxError) as error:
         raise InputError(f"formula {formula!r}: {_first_line(error)}") from error
 
 
 def columns_of(formula: str) -> tuple[str, ...]:
     """Columns of the table that a formula needs."""
-    return tuple(sorted(map(str, parsed(formula).required_variables)))
+    text, names = encoded(formula)
+    return tuple(sorted(names.get(str(word), str(word)) for word in _parsed_as(text, formula).required_variables))
+
+
+def factors_of(formula: str) -> frozenset[str]:
+    """Columns that a formula takes for factors: ``C(column)``."""
+    text, names = encoded(formula)
+    return frozenset(names.get(word, word) for word in re.findall(r"\bC\(\s*(\w+)", text))
+
+
+def response_columns(formula: str) -> tuple[str, ...]:
+    """Columns of the left-hand side, none without one."""
+    left, tilde, _ = encoded(formula)[0].partition("~")
+    return columns_of(f"{decoded(left, encoded(formula)[1], '`')} - 1") if tilde and left.strip() else ()
 
 
 def covariates(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -41,7 +60,7 @@ def covariates(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64]
     Raises:
         InputError: for an expression that cannot be evaluated, or a value that is not finite.
     """
-    matrix = _matrices(formula.rpartition("~")[2].strip(), records)
+    matrix = _matrices(formula, encoded(formula)[0].rpartition("~")[2].strip(), records)
     values, names = matrix.to_numpy(np.float64), tuple(map(str, matrix.columns))
     for name, column in zip(names, values.T, strict=True):
         if not np.isfinite(column).all():
@@ -55,18 +74,24 @@ def response(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], 
     Raises:
         InputError: without one, for several, for text or a constant.
     """
-    left, tilde, _ = formula.partition("~")
+    text, words = encoded(formula)
+    left, tilde, _ = text.partition("~")
     if not tilde or not left.strip():
         raise InputError(f"formula {formula!r} has no response: write it as 'response ~ 1 + covariate'")
-    matrix = _matrices(f"{left.strip()} - 1", records)
+    name = decoded(left.strip(), words)
+    for column in response_columns(formula):
+        _refuse_word(records, column, formula)
+    matrix = _matrices(formula, f"{left.strip()} - 1", records)
     if matrix.shape[1] != 1:
-        raise InputError(f"formula {formula!r}: the response must be one column of numbers, not {', '.join(matrix.columns)}")
+        more = ", ..." if matrix.shape[1] > SHOWN else ""
+        shown = ", ".join(map(str, matrix.columns[:SHOWN]))
+        raise InputError(f"formula {formula!r}: the response must be one column of numbers, not {shown}{more}")
     y = matrix.to_numpy(np.float64)[:, 0]
     if not np.isfinite(y).all():
         raise InputError(f"formula {formula!r}: the response is not finite in {int((~np.isfinite(y)).sum())} records")
     if y.min() == y.max():
-        raise InputError(f"the response {left.strip()} is constant: all {len(y):,} analysed records are {y[0]:g}")
-    return y, left.strip()
+        raise InputError(f"the response {name} is constant: all {len(y):,} analysed records are {y[0]:g}")
+    return y, name
 
 
 def by_trait(
@@ -93,14 +118,53 @@ def checked(X: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float6
     return X
 
 
-def _matrices(formula: str, records: pd.DataFrame) -> pd.DataFrame:
+def _matrices(formula: str, text: str, records: pd.DataFrame) -> pd.DataFrame:
+    """The columns that ``text``, a side of the formula with words for its names, makes of the records."""
     import pandas as pd
     from formulaic.errors import FormulaicError
 
+    names = encoded(formula)[1]
+    _refuse_nearly_numbers(formula, records)
     try:
-        return pd.DataFrame(parsed(formula).get_model_matrix(records, na_action="ignore"))
+        matrix = pd.DataFrame(_parsed_as(text, formula).get_model_matrix(renamed(records, names), na_action="ignore"))
     except (FormulaicError, ValueError, TypeError, SyntaxError) as error:
-        raise InputError(f"formula {formula!r}: {_first_line(error)}") from error
+        raise InputError(f"formula {formula!r}: {decoded(_first_line(error), names)}") from error
+    matrix.columns = pd.Index([decoded(str(column), names) for column in matrix.columns])
+    return matrix
+
+
+def _refuse_nearly_numbers(formula: str, records: pd.DataFrame) -> None:
+    """Raise where most values of a column that the formula takes as it is are numbers, and it is one of text.
+
+    Raises:
+        InputError: with the first value that is no number.
+    """
+    for column in columns_of(formula):
+        if column in records and column not in factors_of(formula) and _is_text(records[column]):
+            counts = Counter(map(str, records[column]))
+            num_numbers = sum(count for value, count in counts.items() if is_number(value))
+            if num_numbers > len(records) / 2:
+                if num_numbers == len(records):
+                    raise InputError(
+                        f"formula {formula!r}: column {column} holds numbers as text; make them numbers, or write C({column})"
+                    )
+                hint = f"as {num_numbers:,} of {len(records):,} values are; if {column} is a factor, write C({column})"
+                _refuse_word(records, column, formula, hint)
+
+
+def _is_text(values: Any) -> bool:
+    """Whether a formula takes a column for a factor although nobody called it one, as a categorical column is."""
+    return bool(values.dtype.kind == "O") and values.dtype.name != "category"
+
+
+def _refuse_word(records: pd.DataFrame, column: str, formula: str, hint: str = "") -> None:
+    """Raise for the first value of a column of text that is no number."""
+    if column not in records or not _is_text(records[column]):
+        return
+    for place, value in enumerate(records[column]):
+        if not is_number(str(value)):
+            more = f", {hint}" if hint else ": the response must be one column of numbers"
+            raise InputError(f"formula {formula!r}: column {column}, record {place + 1:,}: {value!r} is not a number{more}")
 
 
 def _first_line(error: Exception) -> str:

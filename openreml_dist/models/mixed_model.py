@@ -19,6 +19,7 @@ from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models.columns import Columns
 from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
 from openreml_dist.models.structures import Heterogeneous, Independent, Structure
+from openreml_dist.store.tables_text import first_duplicate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,9 @@ class MixedModel:
         structures = {**random, "residual": residual}
         if "residual" in random:
             raise ConfigError("a random term is called residual; give it another name")
+        repeated = first_duplicate(list(table.columns))
+        if repeated is not None:
+            raise InputError(f"the table has the column {table.columns[repeated]!r} twice")
         records, formula = _stacked(table, fixed, traits) if traits else (table, fixed)
         needed = dict.fromkeys(columns_of(formula))
         needed |= dict.fromkeys(column for structure in structures.values() for column in structure.columns)
@@ -99,6 +103,7 @@ class MixedModel:
         gone = [trait for trait in traits if not (records[TRAIT] == trait).any()]
         if gone:
             raise InputError(f"traits: no record of {', '.join(gone)} has everything that the model uses")
+        report += dict.fromkeys(remark for structure in structures.values() for remark in structure.remarks(records))
         y, trait = response(formula, records)
         X, names = covariates(formula, records)
         if traits:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist import covariance as cov
+from openreml_dist.covariance.pedigree import parent_remarks
 from openreml_dist.errors import InputError
 from openreml_dist.models.columns import labels_of
 from openreml_dist.models.structures import Structure
@@ -46,6 +47,16 @@ class Pedigree(Structure):
 
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """A at the animals of the records."""
+        animals, sires, dams = self._lines(records, name)
+        A = cov.PedigreeMatrix(animals, sires, dams, name)
+        return A.selected(A.places_of(records[self.id].tolist()))
+
+    def remarks(self, records: pd.DataFrame) -> tuple[str, ...]:
+        """Parents that were added, and names that are both sire and dam."""
+        return parent_remarks(*self._lines(records, "pedigree"))
+
+    def _lines(self, records: pd.DataFrame, name: str) -> list[list[object]]:
+        """Animals, sires and dams."""
         table = records if self.table is None else self.table
         absent = [column for column in (self.id, self.sire, self.dam) if column not in table]
         if absent:
@@ -55,9 +66,7 @@ class Pedigree(Structure):
         lines = table[[self.id, self.sire, self.dam]]
         if self.table is None:
             lines = lines.drop_duplicates()
-        animals, sires, dams = (lines[column].tolist() for column in lines)
-        A = cov.PedigreeMatrix(animals, sires, dams, name)
-        return A.selected(A.places_of(records[self.id].tolist()))
+        return [lines[column].tolist() for column in lines]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +139,9 @@ class Genomic(Structure):
 
     def _store(self) -> Any:
         if isinstance(self.grm, str):
-            from openreml_dist.store.grm import open_grm
+            from openreml_dist.store.kernels import open_kernel
 
-            object.__setattr__(self, "grm", open_grm(self.grm))
+            object.__setattr__(self, "grm", open_kernel(self.grm))
         return self.grm
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:

@@ -70,6 +70,10 @@ class Structure(ABC):
         """Why none of these records may be usable; empty where there is no more to say."""
         return ""
 
+    def remarks(self, records: pd.DataFrame) -> tuple[str, ...]:  # noqa: ARG002
+        """What is unusual about the analysed records, in words, for the terminal."""
+        return ()
+
     def __mul__(self, other: Structure) -> Product:
         """The product, entry by entry."""
         return Product(
@@ -104,6 +108,10 @@ class Product(Structure):
     def mismatch(self, records: pd.DataFrame) -> str:
         """That of the first factor that has one."""
         return next((said for factor in self.factors if (said := factor.mismatch(records))), "")
+
+    def remarks(self, records: pd.DataFrame) -> tuple[str, ...]:
+        """Those of the factors."""
+        return tuple(remark for factor in self.factors for remark in factor.remarks(records))
 
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """The Hadamard product of the factors."""

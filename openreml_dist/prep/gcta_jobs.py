@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from openreml_dist.config import GrmConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.prep.grm import chunk_size
 from openreml_dist.prep.progress import progress, say
 from openreml_dist.store.files import absolute, check_can_be_made
-from openreml_dist.store.gcta import export_gcta, open_gcta
+from openreml_dist.store.gcta import PREFIX, Triangle, export_gcta, open_gcta
+from openreml_dist.store.gcta_text import open_gcta_text
 from openreml_dist.store.grm import GRM_FORMAT, open_grm
 from openreml_dist.store.grm_writer import create_grm, resume_grm
 from openreml_dist.store.zarr_group import State, begin, refuse_complete
-
-PREFIX = "gcta:"
 
 
 def import_grm(settings: GrmConfig) -> None:
@@ -24,7 +24,15 @@ def import_grm(settings: GrmConfig) -> None:
         InputError: the files cannot be used, or ``out`` cannot be written.
     """
     check_can_be_made(settings.out, "out")
-    source = open_gcta(str(Path(settings.source.removeprefix(PREFIX)).expanduser().absolute()))
+    prefix = str(Path(settings.source.removeprefix(PREFIX)).expanduser().absolute())
+    beside = Path(settings.out).absolute().parent  # the disk that has room for the result
+    with TemporaryDirectory(prefix=".reading-", dir=beside if beside.is_dir() else None) as scratch:
+        text = None if Path(f"{prefix}.grm.bin").is_file() else open_gcta_text(prefix, Path(scratch))
+        _import_triangle(settings, text or open_gcta(prefix))
+
+
+def _import_triangle(settings: GrmConfig, source: Triangle) -> None:
+    """Tile by tile."""
     size = chunk_size(settings, source.num_samples)
     path, digest = absolute(settings.out), source.digest()
     kept = {"source": "gcta", "chunk_size": size, "input_digest": digest}
@@ -36,7 +44,7 @@ def import_grm(settings: GrmConfig) -> None:
         if known is not None and known.is_integer():
             known = int(known)
         attributes = {
-            "method": "imported from GCTA",
+            "method": "imported from GCTA" if source.family_id is not None else "imported from MPH",
             "num_variants": known,
             "constant_num_variants": known is not None,
             "allele_frequency": "not known",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openreml_dist.numbers_as_ids import as_number_elsewhere
 from openreml_dist.store.matching import Identified, as_list
 
 SHOWN = 3
@@ -48,6 +49,8 @@ def _cause(here: list[tuple[str, str]], there: list[tuple[str, str]], here_path:
         cause = f"the IIDs of one file are the FIDs of the other: a column of {here_path} or of {path} is out of place."
     elif any(sample in joined or f"{family}_{sample}" in samples for family, sample in here):
         cause = "the IIDs of one file are FID_IID joined with an underscore."
+    elif other := as_number_elsewhere((sample for _, sample in here), samples):
+        cause = f"numbers are written in two ways: {other[0]} in {here_path}, {other[1]} in {path}. Write both alike."
     elif {sample.lstrip("0") for _, sample in here} & {sample.lstrip("0") for sample in samples}:
         cause = "leading zeros of the IIDs were lost in one file (001 and 1 are different ids)."
     else:

@@ -55,11 +55,13 @@ class Wanted:
         names: columns to be read; None is all. Those that are not there are left to the caller.
         labels: kept as text, so that ``001`` stays ``001``; None is all.
         factors: where numbers and text may stand together.
+        numbers: that must be numbers (or true and false), such as a response.
     """
 
     names: Collection[str] | None = None
     labels: Collection[str] | None = ()
     factors: Collection[str] = ()
+    numbers: Collection[str] = ()
 
 
 def read_records(path: str, wanted: Wanted, missing: Sequence[str] = MISSING_CODES) -> Records:
@@ -81,9 +83,10 @@ def read_records(path: str, wanted: Wanted, missing: Sequence[str] = MISSING_COD
         _fill(layout, text)
     columns |= text
     made = {name: column.finished() for name, column in columns.items()}
-    for name in words.difference(wanted.factors):
-        _refuse_nearly_numbers(layout, places[name], made[name], codes)
     made |= {name: _truth(made[name]) for name in words}
+    for name in words:
+        if made[name].dtype.kind == "O" and name not in wanted.factors:
+            _refuse_nearly_numbers(layout, places[name], made[name], codes, name in wanted.numbers)
     return Records(layout, made, {name: column.coded for name, column in columns.items() if column.coded})
 
 
@@ -158,15 +161,17 @@ def _truth(column: Column) -> Column:
     return np.array([TRUTH[word] for word in column], np.bool_)
 
 
-def _refuse_nearly_numbers(layout: Layout, place: int, column: Column, missing: Missing) -> None:
-    """Raise where most values of a column are numbers: as a factor it would have a level for each."""
+def _refuse_nearly_numbers(layout: Layout, place: int, column: Column, missing: Missing, must_be: bool) -> None:
+    """Raise where most values of a column are numbers: as a factor it would have a level for each; or where all must be."""
     counts = Counter(column)
     counts.pop(None, None)
     num_numbers = sum(count for level, count in counts.items() if is_number(level))
-    if num_numbers <= counts.total() / 2:
+    if not counts or (num_numbers <= counts.total() / 2 and not must_be):
         return
     name = (layout.header or ())[place]
-    hint = f", as {num_numbers:,} of {counts.total():,} values are; if {name} is a factor, write C({name})"
+    hint = f", as {num_numbers:,} of {counts.total():,} values are" if num_numbers else ""
+    if not must_be:
+        hint += f"; if {name} is a factor, write C({name})"
     for block in read_blocks(layout):
         if parsed_numbers(block.columns[place], missing) is None:
             refuse_token(layout, block, place, missing, hint)

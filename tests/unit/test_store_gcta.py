@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from openreml_dist.errors import InputError
 from openreml_dist.store.gcta import export_gcta, open_gcta
 from openreml_dist.store.grm import open_grm
 from openreml_dist.store.grm_writer import create_grm
+from openreml_dist.store.kernels import open_kernel
 from tests.helpers.grm import read_all
 
 N = 23
@@ -55,14 +58,69 @@ def test_wrong_sizes_tell_expected_and_found(tmp_path: Path) -> None:
         open_gcta(str(tmp_path / "a"))
 
 
-def test_mph_layout_is_recognised(tmp_path: Path) -> None:
-    lower = write_gcta(tmp_path / "a")
-    header = np.array([N], dtype="<i4").tobytes() + np.array([10.0], dtype="<f4").tobytes()
-    (tmp_path / "a.grm.bin").write_bytes(header + lower.tobytes())
-    with pytest.raises(InputError, match="looks like an MPH GRM of 23 samples"):
+def symmetric(n: int = N) -> np.ndarray:
+    A = np.random.default_rng(5).normal(size=(n, n)).astype("<f4")
+    return A + A.T
+
+
+def write_mph(prefix: Path, A: np.ndarray, sum2pq: float = 10.0) -> None:
+    """Columns of the lower triangle, one behind the other, times the sum of 2pq."""
+    n = len(A)
+    columns = np.concatenate([A[j:, j] for j in range(n)]) * np.float32(sum2pq)
+    header = np.array([n], dtype="<i4").tobytes() + np.array([sum2pq], dtype="<f4").tobytes()
+    Path(f"{prefix}.grm.bin").write_bytes(header + columns.astype("<f4").tobytes())
+    Path(f"{prefix}.grm.iid").write_text("".join(f"I{i}\n" for i in range(n)))
+
+
+@pytest.mark.parametrize("with_ids_of_gcta", [False, True])
+def test_mph_layout_is_told_by_its_size_and_read_column_by_column(tmp_path: Path, with_ids_of_gcta: bool) -> None:
+    A = symmetric()
+    write_mph(tmp_path / "a", A)
+    if with_ids_of_gcta:
+        (tmp_path / "a.grm.id").write_text("".join(f"F{i} I{i}\n" for i in range(N)))
+    source = open_gcta(str(tmp_path / "a"))
+    assert source.family_id is None and source.sample_id.tolist() == [f"I{i}" for i in range(N)]
+    for rows, columns in ((slice(0, N), slice(0, N)), (slice(5, 17), slice(5, 17)), (slice(9, 23), slice(2, 8))):
+        lower = np.tril(A)[rows, columns]
+        np.testing.assert_allclose(source.tile(rows, columns), lower, rtol=1e-6)
+
+
+def test_mph_layout_without_its_ids_or_cut_off_is_refused(tmp_path: Path) -> None:
+    write_mph(tmp_path / "a", symmetric())
+    matrix, ids = tmp_path / "a.grm.bin", tmp_path / "a.grm.iid"
+    whole = matrix.read_bytes()
+    matrix.write_bytes(whole[:-4])
+    with pytest.raises(InputError, match=r"1,112 bytes and 23 samples expected .* 1,108 bytes and 23 samples found"):
         open_gcta(str(tmp_path / "a"))
-    (tmp_path / "a.grm.id").rename(tmp_path / "a.grm.iid")
-    with pytest.raises(InputError, match="looks like an MPH GRM"):
+    matrix.write_bytes(whole[:4] + np.array([np.nan], dtype="<f4").tobytes() + whole[8:])
+    with pytest.raises(InputError, match="sum of 2pq in its header is nan"):
+        open_gcta(str(tmp_path / "a"))
+    matrix.write_bytes(whole)
+    ids.rename(tmp_path / "elsewhere")
+    (tmp_path / "a.grm.id").write_text("".join(f"F{i} I{i}\n" for i in range(N)))
+    with pytest.raises(InputError, match=r"MPH GRM of 23 samples, whose ids are in a .grm.iid file"):
+        open_gcta(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("chunk_size", [7, 64])
+def test_a_triangle_is_a_kernel_where_it_lies(tmp_path: Path, chunk_size: int) -> None:
+    lower = write_gcta(tmp_path / "a")
+    store = replace(open_kernel(f"gcta:{tmp_path / 'a'}"), chunk_size=chunk_size)
+    dense = np.zeros((N, N), dtype=np.float32)
+    dense[np.tril_indices(N)] = lower
+    np.testing.assert_array_equal(read_all(store), np.tril(dense) + np.tril(dense, -1).T)
+    again = pickle.loads(pickle.dumps(store))
+    assert again.path == store.path and again.family_id.tolist() == [f"F{i}" for i in range(N)]
+    lower[N] = np.nan
+    lower.tofile(tmp_path / "a.grm.bin")
+    with pytest.raises(InputError, match=r"a.grm.bin: the value of I2 and I6 is not finite"):
+        open_kernel(f"gcta:{tmp_path / 'a'}").read_chunk(0, 0)
+
+
+def test_parts_that_were_not_merged_are_named(tmp_path: Path) -> None:
+    write_gcta(tmp_path / "a.part_2_1")
+    write_gcta(tmp_path / "a.part_2_2")
+    with pytest.raises(InputError, match=r"not found, but 2 parts of it are there: merge them .* cat .*part_\*.grm.bin"):
         open_gcta(str(tmp_path / "a"))
 
 

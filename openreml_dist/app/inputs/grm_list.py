@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from openreml_dist.config import DataConfig
-from openreml_dist.errors import ConfigError
+from openreml_dist.errors import ConfigError, InputError
+from openreml_dist.store.gcta import PREFIX
+from openreml_dist.store.text import open_text
+
+MGRM = "mgrm:"
 
 
 def grm_paths(data: DataConfig) -> list[str]:
@@ -19,7 +23,28 @@ def grm_paths(data: DataConfig) -> list[str]:
     paths = [data.grm] if isinstance(data.grm, str) else data.grm
     if not isinstance(paths, list) or not paths:
         raise ConfigError(f"data.grm: {data.grm!r} is not a GRM store or a list of them")
-    return [str(path) for path in paths]
+    found = [path for entry in paths for path in _expanded(str(entry))]
+    twice = sorted({path for path in found if found.count(path) > 1})
+    if twice:
+        raise ConfigError(f"data.grm: {', '.join(twice)} is given twice")
+    return found
+
+
+def _expanded(path: str) -> list[str]:
+    """``mgrm:LIST`` as what the file lists: a store or a prefix of GCTA's files a line, seen from the working directory.
+
+    Raises:
+        InputError: for a list that cannot be read, or names nothing.
+    """
+    if not path.startswith(MGRM):
+        return [path]
+    with open_text(path.removeprefix(MGRM)) as file:
+        lines = [line.strip() for line in file if line.strip()]
+    if not lines:
+        raise InputError(f"{path.removeprefix(MGRM)}: the list names no GRM")
+    return [
+        line if line.startswith(PREFIX) or Path(line.rstrip("/")).suffix == ".zarr" else f"{PREFIX}{line}" for line in lines
+    ]
 
 
 def component_names(paths: list[str]) -> list[str]:
@@ -28,7 +53,7 @@ def component_names(paths: list[str]) -> list[str]:
     Raises:
         ConfigError: for the same name twice.
     """
-    names = [Path(path.rstrip("/")).name.removesuffix(".zarr").removesuffix(".grm") for path in paths]
+    names = [Path(path.removeprefix(PREFIX).rstrip("/")).name.removesuffix(".zarr").removesuffix(".grm") for path in paths]
     twice = {name for name in names if names.count(name) > 1 or name == "residual"}
     if twice:
         raise ConfigError(f"data.grm: components are named after their stores, which must differ: {', '.join(sorted(twice))}")

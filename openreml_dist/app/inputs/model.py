@@ -19,7 +19,7 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.models import Genomic, Independent, MixedModel
 from openreml_dist.models.columns import Columns
-from openreml_dist.store.grm import open_grm
+from openreml_dist.store.kernels import open_kernel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     """
     with grid.together("opening the GRMs"):
         paths = [] if settings.data.grm is None else grm_paths(settings.data)
-        stores = dict(zip(component_names(paths), map(open_grm, paths), strict=True))
+        stores = dict(zip(component_names(paths), map(open_kernel, paths), strict=True))
     cache_bytes = int(settings.solver.kernel_cache_gb * 1e9 / max(1, len(stores)))
     grms: Grms = {name: (store, cache_bytes) for name, store in stores.items()}
     with grid.together("reading the inputs"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from openreml_dist.app.inputs.terms import Grms, random_terms, structures_of
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import InputError
 from openreml_dist.models import MixedModel
-from openreml_dist.models.design import columns_of
+from openreml_dist.models.design import columns_of, factors_of, response_columns
 from openreml_dist.models.mixed_model import TRAIT
+from openreml_dist.models.names import shown
 from openreml_dist.store.matching import match_samples
 from openreml_dist.store.tables import DiscreteCovariates, Phenotype, QuantitativeCovariates
 from openreml_dist.store.tables_fields import Missing
@@ -62,7 +62,8 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     wanted = Wanted(
         names=labels.union(needed),
         labels=labels - set(formula),  # a number there is a covariate
-        factors=set(re.findall(r"\bC\(\s*`?([^,)`]+?)`?\s*[,)]", model.fixed)),
+        factors=factors_of(model.fixed),
+        numbers={*response_columns(model.fixed), *model.traits},
     )
     read = read_records(data.table, wanted, data.missing)
     _check_columns(read, list(needed), Missing(tuple(data.missing)))
@@ -109,9 +110,13 @@ def inputs_of(model: MixedModel, tables: Tables, settings: FitConfig) -> Inputs:
     records, data = model.records, settings.data
     family_id, sample_id = _labels(records, _identifier(settings))
     source = data.table if data.table is not None else data.pheno
-    lines = [f"table: {source}", *tables.notes, *(f"random: {name} = {text}" for name, text in random_terms(settings).items())]
+    lines = [
+        f"table: {source}",
+        *tables.notes,
+        *(f"random: {name} = {shown(text)}" for name, text in random_terms(settings).items()),
+    ]
     if settings.model.residual is not None:
-        lines.append(f"residual = {settings.model.residual}")
+        lines.append(f"residual = {shown(settings.model.residual)}")
     return Inputs(
         family_id=family_id,
         sample_id=sample_id,
@@ -174,6 +179,11 @@ def _join_tables(settings: FitConfig, in_terms: Iterable[str], pedigree: pd.Data
             if fixed is not None and not {*columns_of(fixed), *in_terms}.intersection(covariates.names):
                 columns = ", ".join(covariates.names)
                 refuse_entries(key, [covariates.path], f"model.fixed={fixed} and the terms name none of its columns: {columns}")
+            taken = [name for name in covariates.names if name in table]
+            if taken:
+                raise InputError(
+                    f"{covariates.path}: there is a column {taken[0]!r} already (of ids or another table); rename it"
+                )
             table = table.assign(**_covariates(first, covariates))
             names += covariates.names
     right = fixed if fixed is not None else " + ".join(["1", *(f"`{name}`" for name in names)])

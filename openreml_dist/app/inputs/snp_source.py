@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from openreml_dist.errors import InputError
 from openreml_dist.prep.genotype_sums import known_counts
 from openreml_dist.store.files import absolute
+from openreml_dist.store.gcta import PREFIX
 from openreml_dist.store.genotypes import open_genotypes
-from openreml_dist.store.grm import GrmVariants, open_grm, read_variants
+from openreml_dist.store.grm import GrmVariants, read_variants
+from openreml_dist.store.kernels import open_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +45,10 @@ def open_snp_source(genotypes: str, grms: Sequence[str], threads: int) -> SnpSou
     digest = store.digest(counts)
     made_from: list[GrmVariants] = []
     for path in grms:
-        variants = read_variants(path)
+        variants = None if path.startswith(PREFIX) else read_variants(path)
         if variants is None:
             raise InputError(f"output.snp_effects: {path} does not name its SNPs; make it with openreml-grm source={genotypes}")
-        if open_grm(path).attributes.get("input_digest") != digest:
+        if open_kernel(path).attributes.get("input_digest") != digest:
             raise InputError(
                 f"output.snp_effects: {path} was made from other genotypes than those of {genotypes}: other samples or "
                 "variants. Give the store that openreml-grm read"

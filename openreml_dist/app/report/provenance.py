@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.config import DataConfig, FitConfig
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.store.grm import open_grm
+from openreml_dist.store.kernels import open_kernel
 from openreml_dist.versions import OWN, version_of
 
 CONFIG_HEAD = """# Repeats this run: openreml-fit --config-dir FOLDER_OF_THIS_FILE --config-name config run_dir=ANOTHER
@@ -46,7 +46,7 @@ def input_digests(data: DataConfig) -> dict[str, str]:
             with Path(table).open("rb") as file:
                 digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
     for path in [] if data.grm is None else grm_paths(data):
-        attributes = json.dumps(open_grm(path).attributes, sort_keys=True)
+        attributes = json.dumps(open_kernel(path).attributes, sort_keys=True)
         digests[path] = hashlib.sha256(attributes.encode()).hexdigest()
     return digests
 
