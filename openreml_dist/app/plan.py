@@ -64,8 +64,8 @@ def _calibrate() -> int:
     from openreml_dist.plan.calibrate import calibrate
 
     terminal, path = Terminal(0), calibration_file()
+    path.parent.mkdir(parents=True, exist_ok=True)  # before the measurement, which is lost where it cannot be kept
     machine = calibrate(_read_a_store, lambda what: terminal.say(f"measuring: {what}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_json(machine))
     terminal.show(machine_table(machine))
     terminal.say("", f"kept for openreml-plan and openreml-fit: {path}")

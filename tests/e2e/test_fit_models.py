@@ -219,6 +219,11 @@ def test_terms_beside_a_grm_on_two_ranks_print_the_same(cohort: Cohort, tmp_path
     alone, ranks = (fit(launched, tmp_path / launched, *expected.settings) for launched in ("inside", "torchrun"))
     assert ranks.exit_code == 0, ranks.errors
     assert ranks.result["parameters"] == ["main", "pens", "residual"]
+    rows = dict(line.split("\t", 1) for line in alone.hsq.splitlines())
+    assert [*rows][:7] == ["Source", "V(G)", "V(pens)", "V(e)", "Vp", "V(G)/Vp", "V(pens)/Vp"]
+    main, pens, _ = alone.result["components"]
+    assert (rows["V(G)"], rows["V(pens)"]) == tuple(f"{c['variance']:.6f}\t{c['se']:.6f}" for c in (main, pens))
+    assert "Sum of V(G)/Vp" not in alone.hsq
     assert 'random: main = genomic(id, "main")' in ranks.output and "random: pens = group(pen)" in ranks.output
     for one, two in zip(alone.result["estimates"], ranks.result["estimates"], strict=True):
         assert two["value"] == pytest.approx(one["value"], rel=1e-7)

@@ -8,7 +8,7 @@ from typing import Any
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import ConfigError
-from openreml_dist.models import Genomic, Structure, parse_structure
+from openreml_dist.models import Genomic, Pedigree, Structure, parse_structure
 from openreml_dist.models.structures import Product
 
 GREML = ("greml", "greml_multi")  # a variance for each GRM, and the residual
@@ -67,6 +67,16 @@ def grms_used(terms: Mapping[str, str], settings: FitConfig) -> set[str]:
     stores = named_grms(settings)
     found = (parse_structure(text, where, stores) for where, text in texts.items())
     return {factor.grm for structure in found for factor in factors(structure) if isinstance(factor, Genomic)}
+
+
+def genetic_terms(settings: FitConfig) -> set[str] | None:
+    """Names of the random terms of relationships between individuals; None where all of them are, in greml as it stands."""
+    if not settings.model.is_of_records:
+        return None
+    structures = structures_of(settings, named_grms(settings), None)
+    return {
+        name for name, term in structures.items() if any(isinstance(factor, Genomic | Pedigree) for factor in factors(term))
+    }
 
 
 def factors(structure: Structure) -> Iterator[Structure]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from openreml_dist.app.inputs.terms import genetic_terms
 from openreml_dist.app.report.decimals import hsq_line
 from openreml_dist.app.report.results import Results
 from openreml_dist.reml import FitResult
@@ -23,7 +24,8 @@ def hsq(results: Results) -> str | None:
         prevalence = results.settings.model.prevalence
         cases = results.inputs.num_cases / results.num_samples
         liability = None if prevalence is None else LiabilityScale(prevalence, cases)
-        table = _of_components(results.fit, results.tests, results.num_samples, liability)
+        genetic = genetic_terms(results.settings)
+        table = _of_components(results.fit, results.tests, results.num_samples, liability, genetic)
     elif results.traits:
         table = _of_traits(results.fit, results.traits, results.num_samples)
     else:
@@ -32,20 +34,31 @@ def hsq(results: Results) -> str | None:
     return table + (_fixed_effects(results.fit) if results.settings.output.fixed_in_hsq else "")
 
 
-def _of_components(fit: FitResult, tests: VarianceTests, num_samples: int, liability: LiabilityScale | None) -> str:
-    """As ``--reml`` prints it: variances, their proportions, and the test of the first one."""
-    *genetic, residual = fit.components
-    labels = ["G"] if len(genetic) == 1 else [f"G{k}" for k in range(1, len(genetic) + 1)]
+def _of_components(
+    fit: FitResult,
+    tests: VarianceTests,
+    num_samples: int,
+    liability: LiabilityScale | None,
+    genetic: Collection[str] | None,
+) -> str:
+    """As ``--reml`` prints it: variances, their proportions, and the test of the first one.
+
+    G is what is genetic (all but the residual, where ``genetic`` is None); another term, which GCTA has not, has its own name.
+    """
+    *random, residual = fit.components
+    places = [k for k, component in enumerate(random) if genetic is None or component.name in genetic]
+    numbered = {place: "G" if len(places) == 1 else f"G{number}" for number, place in enumerate(places, 1)}
+    labels = [numbered.get(k, component.name) for k, component in enumerate(random)]
     total, total_se = fit.total
     lines = ["Source\tVariance\tSE"]
-    lines += [f"V({label})\t{_six(g.variance)}\t{_six(g.se)}" for label, g in zip(labels, genetic, strict=True)]
+    lines += [f"V({label})\t{_six(c.variance)}\t{_six(c.se)}" for label, c in zip(labels, random, strict=True)]
     lines += [f"V(e)\t{_six(residual.variance)}\t{_six(residual.se)}", f"Vp\t{_six(total)}\t{_six(total_se)}"]
     proportions: list[Proportion] = [
-        (f"V({label})/Vp", g.proportion, g.proportion_se) for label, g in zip(labels, genetic, strict=True)
+        (f"V({label})/Vp", c.proportion, c.proportion_se) for label, c in zip(labels, random, strict=True)
     ]
     lines += [f"{label}\t{_six(value)}\t{_six(se)}" for label, value, se in proportions]
-    if len(genetic) > 1:
-        summed = ("Sum of V(G)/Vp", *fit.share(list(range(len(genetic)))))
+    if len(places) > 1:
+        summed = ("Sum of V(G)/Vp", *fit.share(places))
         lines += ["", f"{summed[0]}\t{_six(summed[1])}\t{_six(summed[2])}"]
         proportions.append(summed)
     if liability is not None:
