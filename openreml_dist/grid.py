@@ -59,7 +59,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Sum(Transfer):
+class PendingSum(Transfer):
     """A sum that is under way; where it goes, ``wait`` leaves it in ``values``, of which ``parts`` are the others' summands."""
 
     values: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -211,7 +211,7 @@ class ProcessGrid:
         del parts[dist.get_group_rank(group, rank)]
         for part in parts:
             self._count(part)
-        return Sum(work, values, tuple(parts))
+        return PendingSum(work, values, tuple(parts))
 
     def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> Transfer:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
@@ -256,7 +256,7 @@ class ProcessGrid:
 
     # Decisions and errors.
 
-    def share(self, value: T, rank: int = 0) -> T:
+    def broadcast_object(self, value: T, rank: int = 0) -> T:
         """The value that ``rank`` passed, on every rank. Collective. Pickled; for decisions and settings, not for matrices."""
         if self.control_group is None:
             return value
@@ -302,7 +302,7 @@ class ProcessGrid:
         first = int(failed.item())
         if first == self.shape.size:
             return
-        shared = self.share(_portable(failure, doing, first) if self.rank == first else None, first)
+        shared = self.broadcast_object(_portable(failure, doing, first) if self.rank == first else None, first)
         assert shared is not None
         raise shared from failure
 
@@ -329,13 +329,20 @@ def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:
     return failure
 
 
+LOST = re.compile(  # what gloo, its store and the ranks of a host say of a peer that is gone or silent
+    r"connection (closed|reset|refused)|timed? ?out|broken pipe|failed to pass monitoredBarrier|no signal of rank|"
+    r"pair closure|socket|gloo/transport",
+    re.IGNORECASE,
+)
+
+
 @contextmanager
 def _lost_ranks_named() -> Iterator[None]:
-    """Turn what torch says when a peer dies ("connection closed", a time-out) into RankLostError."""
+    """Turn what is said when a peer dies ("connection closed", a time-out) into RankLostError; other errors stay themselves."""
     try:
         yield
-    except RuntimeError as error:  # torch's DistBackendError and DistNetworkError are RuntimeErrors, and so is gloo's own
-        if _is_out_of_memory(error):
+    except RuntimeError as error:  # gloo's are plain ones
+        if not (isinstance(error, dist.DistError) or LOST.search(str(error))) or _is_out_of_memory(error):
             raise
         raise RankLostError(
             f"another rank stopped answering ({_reason(error)}). Likely causes: it was killed, ran out of memory, or its node "

@@ -204,14 +204,14 @@ def set_threads(grid: ProcessGrid, wanted: int | None) -> None:
     mine = (socket.gethostname(), usable_cores())
     everyone = grid.gather(mine)
     if wanted is None:
-        wanted = share_of_cores(mine[1], [cores for host, cores in everyone if host == mine[0]])
+        wanted = threads_of_rank(mine[1], [cores for host, cores in everyone if host == mine[0]])
         wanted = min(
             wanted, int(os.environ.get("SLURM_CPUS_PER_TASK", wanted))
         )  # where SLURM gives cores without binding to them
     torch.set_num_threads(max(1, wanted))
 
 
-def share_of_cores(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> int:
+def threads_of_rank(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> int:
     """Threads for a rank: each core counts as one over the number of ranks that may use it."""
     share = sum(1 / max(1, sum(core in cores for cores in all_on_host)) for core in mine)
     return max(1, math.floor(share + 1e-9))

@@ -107,7 +107,7 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
             )
         paths = grm_paths(settings.data)
         opened = open_snp_source(genotypes, paths, torch.get_num_threads()) if grid.is_root else None
-    return PredictionRequest(settings.output, grid.share(opened))
+    return PredictionRequest(settings.output, grid.broadcast_object(opened))
 
 
 def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:

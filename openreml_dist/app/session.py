@@ -73,7 +73,7 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
     grid = launch.connect(placement, settings.launcher, settings.grid)
     with grid.together("preparing the run directory"):
         prepared = prepare_run_directory(settings.run_dir, settings.overwrite) if grid.is_root else None
-    directory = grid.share(prepared)
+    directory = grid.broadcast_object(prepared)
     assert directory is not None
     with logging_to(directory, grid.rank):
         try:

@@ -233,7 +233,7 @@ class REML:
         count, converged = 0, False
         while True:
             step, _ = ai_step(problem, values, self._phase)
-            delta = self.grid.share(newton_step(step.AI, step.score))  # one for all ranks, whatever their hardware
+            delta = self.grid.broadcast_object(newton_step(step.AI, step.score))  # one for all ranks, whatever their hardware
             updated, change = self.update(values, delta, eta, lb, ub)
             record = (values, step.beta, _loglik(step, require_loglik), step.score, step.AI, delta, change)
             for key, value in zip(KEYS, record, strict=True):
@@ -243,7 +243,7 @@ class REML:
             values, count = updated, count + 1
             if verbose:
                 self._say(progress_bar(count, max_iter) if verbose == 1 else progress_line(self.history, eta))
-            converged = self.grid.share(
+            converged = self.grid.broadcast_object(
                 self.is_converged(check_score, check_delta, check_loglik, tol_score, tol_delta, tol_loglik)
             )
         if verbose:

@@ -82,20 +82,20 @@ class BlockDiagonal(Operator):
     def _outer(self, piece: Piece, spans: Spans, met: Sequence[tuple[int, tuple[range, range]]], number: int) -> Piece:
         """A piece of a block in its place in a tile."""
         tile, inner = met[piece.tile]
-        share = (number + piece.share) / len(self.operands)
+        done = (number + piece.done) / len(self.operands)
         if piece.is_diagonal and tuple(map(len, inner)) == tuple(map(len, spans[tile])):
-            return replace(piece, tile=tile, share=share)
+            return replace(piece, tile=tile, done=done)
         rows, columns = (
             _moved(index, within, within.start + self._bounds[number] - span.start)
             for index, within, span in zip((piece.rows, piece.columns), inner, spans[tile], strict=True)
         )
         values = torch.diag(piece.values) if piece.is_diagonal else piece.values
-        return Piece(tile, rows, columns, values, share)
+        return Piece(tile, rows, columns, values, done)
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Each block the share of its own squares."""
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """Each block the proportion of its own squares."""
         parts = [squares[first:end] for first, end in pairwise(self._bounds)]
-        return torch.cat([operand.start(part, share) for operand, part in zip(self.operands, parts, strict=True)])
+        return torch.cat([operand.start(part, proportion) for operand, part in zip(self.operands, parts, strict=True)])
 
 
 def _moved(index: Index, within: range, by: int) -> Index:

@@ -45,9 +45,9 @@ class VarianceComponent(Term):
         """K on ``rows`` x ``columns``."""
         return [self.K.entries(rows, columns, eta[:0], device)]
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """σ² such that the mean of σ²K_ii is the mean of ``share`` times ``squares``."""
-        return torch.tensor([share * float(squares.mean()) / mean_diagonal(self.K, NO_PARAMETERS)], dtype=torch.float64)
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """σ² such that the mean of σ²K_ii is the mean of ``proportion`` times ``squares``."""
+        return torch.tensor([proportion * float(squares.mean()) / mean_diagonal(self.K, NO_PARAMETERS)], dtype=torch.float64)
 
     @property
     def distinct_rows(self) -> tuple[Indices, Indices] | None:

@@ -101,7 +101,7 @@ class Covariance:
         return [eta[place] for place in self._places]
 
     def start(self, squares: Tensor) -> Tensor:
-        """θ (r,) at which every term explains the same share of the squared residuals (n,). Local."""
+        """θ (r,) at which every term explains the same proportion of the squared residuals (n,). Local."""
         eta = torch.cat([term.start(squares, 1 / len(self.terms)) for term in self.terms])
         lower, upper = self.map.bounds()
         return torch.minimum(torch.maximum(self.map.theta(eta), lower), upper)
@@ -132,7 +132,7 @@ class Covariance:
                 factor, pieces = term.scaled_pieces(spans, eta, V.device)
                 for piece in pieces:
                     _add_(tiles[piece.tile], piece, factor)
-                    progress((number + piece.share) / len(self.terms))
+                    progress((number + piece.done) / len(self.terms))
 
     def assemble(self, theta: Tensor, grid: ProcessGrid, layout: TileLayout) -> TiledSymmetric:
         """The tiles of V(θ), θ (r,) on the CPU. Collective."""
@@ -274,7 +274,7 @@ class Covariance:
         uW = torch.cat([u[None], P.W.mT]).to(V_inv.dtype)  # as rows: BLAS multiplies few rows faster than few columns
         with V_inv.grid.together("reading ∂V/∂θ"):
             tiles = [tile for _, _, tile in V_inv.tiles()]
-            for k, slope, piece, share in self._derivatives(spans, theta, V_inv.device):
+            for k, slope, piece, done in self._derivatives(spans, theta, V_inv.device):
                 rows, columns = positions(piece, spans[piece.tile])
                 values = times_factor(piece.values.to(V_inv.dtype), slope)
                 if piece.is_diagonal:
@@ -291,12 +291,12 @@ class Covariance:
                     T[k, columns] += values.mT @ uW[0, rows]
                     trace = 2 * trace
                 traces[k] += trace
-                progress(share)
+                progress(done)
         V_inv.grid.sum_(sums)
         return T.mT.contiguous(), traces
 
     def _derivatives(self, spans: Spans, theta: Tensor, device: torch.device) -> Iterator[tuple[int, float, Piece, float]]:
-        """(k, factor, piece, share that is done): V_k is the sum of factor times piece. Local.
+        """(k, factor, piece, how much is done): V_k is the sum of factor times piece. Local.
 
         Several parameters of the terms may be one θ_k, and a fixed one is none.
         """
@@ -308,7 +308,7 @@ class Covariance:
             for own, piece in term.dpieces(spans, eta, device):
                 k = self.map.source[first + own]
                 if k >= 0:
-                    yield k, slopes[first + own], piece, (number + piece.share) / len(self.terms)
+                    yield k, slopes[first + own], piece, (number + piece.done) / len(self.terms)
 
 
 def _add_(tile: Tensor, piece: Piece, factor: float) -> None:

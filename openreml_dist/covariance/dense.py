@@ -73,7 +73,7 @@ class DenseMatrix(Term):
         """∂V/∂θ_k at ``rows`` x ``columns``."""
         return [_at(dV_k, rows, columns).to(device) for dV_k in self._dv(eta)]
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
         """None is known.
 
         Raises:

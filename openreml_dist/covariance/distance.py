@@ -71,7 +71,7 @@ class Matern(Term):
         polynomial = {0.5: u, 1.5: u.square(), 2.5: u.square() * (1 + u) / 3}[self._smoothness]
         return [polynomial * torch.exp(-u) / eta[0]]
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
         """A tenth of the extent."""
         return torch.tensor([0.1 * self._extent], dtype=torch.float64)
 

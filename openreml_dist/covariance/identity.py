@@ -95,8 +95,8 @@ class Heterogeneous(DiagonalTerm):
         codes = torch.tensor(take(self._codes, samples), device=device)
         return [(codes == g).double() for g in range(len(self.labels))]
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """The share of each group's own variance."""
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """The proportion of each group's own variance."""
         codes = torch.from_numpy(self._codes)
         sums = torch.zeros(len(self.labels), dtype=torch.float64).index_add_(0, codes, squares.double())
-        return share * sums / torch.bincount(codes)
+        return proportion * sums / torch.bincount(codes)

@@ -59,14 +59,14 @@ class Piece:
         tile: number of the tile among those asked for.
         rows, columns: slices, or int64 indices.
         values: (rows, columns), or (rows,) for the diagonal of a tile that is diagonal.
-        share: how much of the pass over this term is done with this piece.
+        done: how much of the pass over this term is done with this piece.
     """
 
     tile: int
     rows: Index
     columns: Index
     values: Tensor
-    share: float
+    done: float
 
     @property
     def is_diagonal(self) -> bool:

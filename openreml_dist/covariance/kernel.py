@@ -97,8 +97,8 @@ class StoredMatrix(Term):
         wanted: list[int] = []
         for number, span in enumerate(spans):
             if span in self._cached:
-                share = (number - len(wanted) + 1) / len(spans)
-                yield Piece(number, EVERYTHING, EVERYTHING, self._cached[span].to(device, non_blocking=True), share)
+                done = (number - len(wanted) + 1) / len(spans)
+                yield Piece(number, EVERYTHING, EVERYTHING, self._cached[span].to(device, non_blocking=True), done)
             else:
                 wanted.append(number)
         kept = self._room_for(spans, wanted)
@@ -110,7 +110,7 @@ class StoredMatrix(Term):
                     shape = tuple(map(len, spans[piece.tile]))
                     tiles[piece.tile] = torch.empty(shape, dtype=piece.values.dtype, pin_memory=device.type == "cuda")
                 _put(tiles[piece.tile], piece)
-            yield Piece(piece.tile, piece.rows, piece.columns, piece.values, done + (1 - done) * piece.share)
+            yield Piece(piece.tile, piece.rows, piece.columns, piece.values, done + (1 - done) * piece.done)
         self._cached |= {spans[number]: tile for number, tile in tiles.items()}  # now that they are complete
         self._room -= sum(tile.numel() * tile.element_size() for tile in tiles.values())
 

@@ -40,21 +40,21 @@ class Sum(Operator):
         """Those of the operands; a place may come more than once."""
         for number, (operand, own) in enumerate(self._each(eta)):
             for piece in operand.pieces(spans, own, device):
-                yield replace(piece, share=(number + piece.share) / len(self.operands))
+                yield replace(piece, done=(number + piece.done) / len(self.operands))
 
     def joint_pieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[Joint]:
         """Those of the operands, the derivatives by the parameters of the others zero."""
         for number, (operand, own) in enumerate(self._each(eta)):
             for piece, slopes in operand.joint_pieces(spans, own, device):
-                share = (number + piece.share) / len(self.operands)
-                yield replace(piece, share=share), self._among_all(number, slopes)
+                done = (number + piece.done) / len(self.operands)
+                yield replace(piece, done=done), self._among_all(number, slopes)
 
     def dpieces(self, spans: Spans, eta: Tensor, device: torch.device) -> Iterator[tuple[int, Piece]]:
         """Those of the operands."""
         for number, (operand, own) in enumerate(self._each(eta)):
             for k, piece in operand.dpieces(spans, own, device):
-                share = (number + piece.share) / len(self.operands)
-                yield self._places[number].start + k, replace(piece, share=share)
+                done = (number + piece.done) / len(self.operands)
+                yield self._places[number].start + k, replace(piece, done=done)
 
     def add_times_(self, product: Tensor, B: Tensor, eta: Tensor, work: Work, factor: float = 1.0) -> None:
         """Those of the operands, where one has a cheaper way than tiles."""
@@ -74,9 +74,9 @@ class Sum(Operator):
                 inner = work.operand(number, len(self.operands))
                 operand.add_derivatives_times_(products[place], B, own, inner, factors[place])
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Each operand its part of the share."""
-        return torch.cat([operand.start(squares, share / len(self.operands)) for operand in self.operands])
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """Each operand its part of the proportion."""
+        return torch.cat([operand.start(squares, proportion / len(self.operands)) for operand in self.operands])
 
     def selected(self, samples: Indices) -> Term:
         """The sum of the operands on the samples."""
@@ -165,13 +165,13 @@ class HadamardProduct(Operator):
             made.append((shaped(values), [None if slope is None else shaped(slope) for slope in slopes]))
         return made
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """The factor with a scale has what the others leave of the share; they are correlations, or matrices as they are."""
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """The factor with a scale has what the others leave; they are correlations, or matrices as they are."""
         scaled = next((i for i, operand in enumerate(self.operands) if has_scale(operand)), 0)
         ones = torch.ones_like(squares)
         starts = [operand.start(ones, 1.0) for operand in self.operands]
         others = [mean_diagonal(o, s) for i, (o, s) in enumerate(zip(self.operands, starts, strict=True)) if i != scaled]
-        starts[scaled] = self.operands[scaled].start(squares, share / math.prod(others))
+        starts[scaled] = self.operands[scaled].start(squares, proportion / math.prod(others))
         return torch.cat(starts)
 
     def selected(self, samples: Indices) -> Term:

@@ -126,8 +126,8 @@ class PedigreeMatrix(Term):
                 first += len(part)
                 for number in numbers:
                     values = A[_index(animals(spans[number][0]), device)]
-                    share = (done + (first / len(columns)) * len(numbers)) / len(spans)
-                    yield Piece(number, EVERYTHING, place, values, share)
+                    finished = (done + (first / len(columns)) * len(numbers)) / len(spans)
+                    yield Piece(number, EVERYTHING, place, values, finished)
             done += len(numbers)
 
     def selected(self, samples: Indices) -> Term:

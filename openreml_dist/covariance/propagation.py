@@ -71,9 +71,9 @@ class CovariancePropagation(Operator):
         """As it suits G."""
         return self._inner.joint_pieces(spans, eta, device)
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
         """That of G."""
-        return self._inner.start(squares, share)
+        return self._inner.start(squares, proportion)
 
     def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of G."""
@@ -126,14 +126,14 @@ class Congruence(Term):
             part = part[:, effects]
         return effects, torch.tensor(part, dtype=torch.float64, device=device)
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """That of G where each effect alone explains its part of the share in the records that have it."""
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """That of G where each effect alone explains its part of the proportion in the records that have it."""
         present = self._Z != 0
         counts = np.asarray(present.sum(axis=0), np.float64).ravel()
         sums = np.asarray((self._Z.multiply(self._Z) if hasattr(self._Z, "multiply") else self._Z**2).sum(axis=0)).ravel()
         effects_a_record = max(1.0, counts.sum() / self.size)
         mean_squares = np.where(counts > 0, sums, 1.0) / np.maximum(counts, 1.0)
-        return self.G.start(float(squares.mean()) / torch.tensor(mean_squares), share / effects_a_record)
+        return self.G.start(float(squares.mean()) / torch.tensor(mean_squares), proportion / effects_a_record)
 
     def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of G."""

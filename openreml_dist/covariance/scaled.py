@@ -85,11 +85,11 @@ class Scaled(Operator):
         if any(product is not None for product in products[1:]):
             V.add_derivatives_times_(products[1:], B, eta[1:], work, inner)
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """σ² such that the mean of σ²V_ii is that of ``share`` times ``squares``, with V as a correlation."""
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """σ² such that the mean of σ²V_ii is that of ``proportion`` times ``squares``, with V as a correlation."""
         V = self.operands[0]
         eta = V.start(torch.ones_like(squares), 1.0)
-        return torch.cat([(share * squares.double().mean() / mean_diagonal(V, eta)).reshape(1), eta])
+        return torch.cat([(proportion * squares.double().mean() / mean_diagonal(V, eta)).reshape(1), eta])
 
     def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of V."""

@@ -95,9 +95,9 @@ class Unstructured(SmallMatrix):
         L = torch.linalg.cholesky(G.double())
         return torch.stack([L[a, b] for a, b in self._places])
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Uncorrelated levels, each with its share."""
-        return self.eta_of(torch.diag(_positive(squares, share)))
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """Uncorrelated levels, each with its proportion."""
+        return self.eta_of(torch.diag(_positive(squares, proportion)))
 
 
 class FactorAnalytic(SmallMatrix):
@@ -137,9 +137,9 @@ class FactorAnalytic(SmallMatrix):
         """Λ (q, f)."""
         return _with(eta[: len(self._places)], self._places, (self.size, self.factors))
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Half of each level's share is common, split evenly among its factors, half specific."""
-        variances = _positive(squares, share)
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """Half of each level's proportion is common, split evenly among its factors, half specific."""
+        variances = _positive(squares, proportion)
         loadings = [(0.5 * variances[a] / min(a + 1, self.factors)).sqrt() for a, _ in self._places]
         return torch.cat([torch.stack(loadings), 0.5 * variances])
 
@@ -163,9 +163,9 @@ class DiagonalLevels(SmallMatrix):
         """Nothing beside the parameters."""
         return {}
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """Each level's share."""
-        return _positive(squares, share)
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """Each level's proportion."""
+        return _positive(squares, proportion)
 
 
 def _at(matrices: Sequence[Tensor], rows: Samples, columns: Samples, device: torch.device) -> list[Tensor]:
@@ -194,7 +194,7 @@ def _diagonal_ones(values: Tensor) -> list[Tensor]:
     return list(torch.diag_embed(torch.eye(len(values), dtype=values.dtype, device=values.device)))
 
 
-def _positive(squares: Tensor, share: float) -> Tensor:
+def _positive(squares: Tensor, proportion: float) -> Tensor:
     """Shares of the squares, none of them 0."""
-    values = share * squares.double()
+    values = proportion * squares.double()
     return values.clamp_min(1e-3 * float(values.mean()))

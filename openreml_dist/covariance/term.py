@@ -73,14 +73,16 @@ class Term(DenseView, ABC):
 
         return forward_derivatives(at, eta.to(device))
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
-        """η (m,) from which to begin: the diagonal of V is about ``share`` times ``squares``.
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
+        """η (m,) from which to begin: the diagonal of V is about ``proportion`` times ``squares``.
 
         Args:
             squares: (n,) squared residuals of y on X, on the CPU; ones in a product whose scale is another factor's.
-            share: of the phenotypic variance.
+            proportion: of the phenotypic variance.
         """
-        return torch.tensor([_start_of(parameter, share * float(squares.mean())) for parameter in self.parameters]).double()
+        return torch.tensor(
+            [_start_of(parameter, proportion * float(squares.mean())) for parameter in self.parameters]
+        ).double()
 
     def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """What a reader wants to see beside η, by name, differentiable in η (m,): correlations, variances of a factorised G."""
@@ -125,7 +127,7 @@ class Term(DenseView, ABC):
         own, pieces = self.scaled_pieces(work.spans, eta, work.device)
         for piece in pieces:
             add_piece_(product, piece, work.spans[piece.tile], B, own * factor)
-            work.progress(piece.share)
+            work.progress(piece.done)
 
     def add_derivatives_times_(
         self, products: Sequence[Tensor | None], B: Tensor, eta: Tensor, work: Work, factors: Sequence[float]
@@ -142,7 +144,7 @@ class Term(DenseView, ABC):
             product = products[k]
             if product is not None:
                 add_piece_(product, piece, work.spans[piece.tile], B, factors[k])
-                work.progress(piece.share)
+                work.progress(piece.done)
 
     # Tiles, one by one and in passes.
 
@@ -275,12 +277,12 @@ class Selected(Term):
 
         return few_rows, few_columns, spread
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
         """That of V, its squares the means over the samples that are one of V; the mean of all where none is."""
         index = torch.from_numpy(self.index)
         counts = torch.zeros(self.term.size, dtype=torch.float64).index_add_(0, index, torch.ones_like(squares))
         sums = torch.zeros_like(counts).index_add_(0, index, squares)
-        return self.term.start(torch.where(counts > 0, sums / counts.clamp_min(1), squares.mean()), share)
+        return self.term.start(torch.where(counts > 0, sums / counts.clamp_min(1), squares.mean()), proportion)
 
     def summary(self, eta: Tensor) -> dict[Quantity, Tensor]:
         """That of V."""
@@ -318,9 +320,9 @@ class SelectedDiagonal(DiagonalTerm):
         """The term at samples of the samples."""
         return self.term.selected(self.index[samples])
 
-    def start(self, squares: Tensor, share: float) -> Tensor:
+    def start(self, squares: Tensor, proportion: float) -> Tensor:
         """As for any selection."""
-        return Selected(self.term, self.index).start(squares, share)
+        return Selected(self.term, self.index).start(squares, proportion)
 
 
 def forward_derivatives(function: Callable[[Tensor], Tensor], point: Tensor) -> list[Tensor]:

@@ -86,11 +86,11 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Trav
         L_kk = pivots.factor(k)
         V.tile(k, k).copy_(L_kk)
         panel.pivot.copy_(pivots.inverse_of_factor(L_kk))
-    yield from panel.share_pivot(k)
+    yield from panel.send_pivot(k)
     # L[k+1:, k] = A[k+1:, k] · L[k, k]⁻ᵀ
     below = panel.left(k + 1, V.layout.num_tiles)
     if k in V.slabs:
         multiply_upper_(V.below(k, k + 1), panel.pivot, below, V.grid.counters)
-    yield from panel.share(k)
+    yield from panel.send(k)
     if k in V.slabs:
         V.below(k, k + 1).copy_(below)

@@ -118,7 +118,7 @@ class Panel:
         """U_j of a tile column of this rank: a view."""
         return self._columns.tile(j)
 
-    def share_pivot(self, k: int) -> Travelling:
+    def send_pivot(self, k: int) -> Travelling:
         """Send the pivot from the owner of tile (k, k) along its grid column, and its grid row if that is of the panel too.
 
         Collective.
@@ -132,7 +132,7 @@ class Panel:
         yield transfers
         wait(transfers)
 
-    def share(self, k: int) -> Travelling:
+    def send(self, k: int) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
 
         And, with memory for packing, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
@@ -213,11 +213,11 @@ class SharedPanel(Panel):
         """Say that this rank no longer needs what is there. Collective."""
         self._released = self.grid.announce(range(self.grid.shape.size))
 
-    def share_pivot(self, k: int) -> Travelling:
+    def send_pivot(self, k: int) -> Travelling:
         """Say on the owner of tile (k, k) that the pivot is there. Collective."""
         return self._announce([self.V.layout.owner(k, k)])
 
-    def share(self, k: int) -> Travelling:
+    def send(self, k: int) -> Travelling:
         """Say on all ranks of grid column k mod Q, and of grid row k mod P, that their parts are there. Collective."""
         shape = self.grid.shape
         writers = {shape.rank(row, k % shape.columns) for row in range(shape.rows)}

@@ -73,7 +73,7 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Trav
     # L⁻¹ with LLᵀ = A[k, k], on the ranks that hold tiles of row or column k
     if V.owns(k, k):
         panel.pivot.copy_(pivots.inverse_of_factor(pivots.factor(k)))
-    yield from panel.share_pivot(k)
+    yield from panel.send_pivot(k)
     # U[j] = (L⁻¹ A[k, j])ᵀ for j < k
     if V.grid.row == k % V.grid.shape.rows:
         for j in V.columns.tiles:
@@ -82,7 +82,7 @@ def _make_panel(V: TiledSymmetric, pivots: Pivots, panel: Panel, k: int) -> Trav
     # U[i] = A[i, k] L⁻ᵀ for i > k
     if k in V.slabs:
         multiply_upper_(V.below(k, k + 1), panel.pivot, panel.left(k + 1, V.layout.num_tiles), V.grid.counters)
-    yield from panel.share(k)
+    yield from panel.send(k)
 
 
 def _updates_of_next_pivot(V: TiledSymmetric, panel: Panel, k: int) -> Iterator[Update]:

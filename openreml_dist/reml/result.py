@@ -61,7 +61,7 @@ class FitResult:
         iterations: every accepted iterate, the start first.
         derived: functions of θ that the terms report: correlations, variances of a factorised matrix, untransformed values.
         units: of θ, as ``covariance.Parameter`` has them; by default variances.
-        is_linear: θ are variances that add up: ``components``, ``total`` and ``share`` mean something.
+        is_linear: θ are variances that add up: ``components``, ``total`` and ``proportion_of`` mean something.
         Py: (n,) P y at the estimate, from which effects are predicted, where the engine keeps it.
         unknown: names of parameters that the likelihood of these data does not depend on, and of what is derived from them:
             they keep the value of the start, without a standard error.
@@ -189,11 +189,12 @@ class FitResult:
     def components(self) -> list[VarianceEstimate]:
         """Variance components with their proportions of the sum, in the order of the parameters."""
         rows = zip(self.parameters, self._determined.tolist(), self.standard_errors, strict=True)
-        return [VarianceEstimate(name, value, _number(se), *self.share([k])) for k, (name, value, se) in enumerate(rows)]
+        numbered = enumerate(rows)
+        return [VarianceEstimate(name, value, _number(se), *self.proportion_of([k])) for k, (name, value, se) in numbered]
 
-    def share(self, components: list[int]) -> tuple[float, float | None]:
+    def proportion_of(self, components: list[int]) -> tuple[float, float | None]:
         """Sum of some components over the sum of all, with its standard error."""
-        part, se = self._function(self.theta[components].sum() / self.theta.sum(), share_gradient(self.theta, components))
+        part, se = self._function(self.theta[components].sum() / self.theta.sum(), proportion_gradient(self.theta, components))
         return part, None if se is None or se < NO_PROPORTION_ERROR or bool(self.at_bound[components].all()) else se
 
     def _function(self, value: Tensor, gradient: Tensor) -> tuple[float, float | None]:
@@ -232,7 +233,7 @@ def _unknown(covariance: Covariance, theta: Tensor, fixed: Tensor) -> tuple[str,
     return tuple(names)
 
 
-def share_gradient(theta: Tensor, components: list[int]) -> Tensor:
+def proportion_gradient(theta: Tensor, components: list[int]) -> Tensor:
     """∂(Σ_{k∈components} θ_k / Σθ)/∂θ (r,)."""
     total = theta.sum()
     gradient = -theta[components].sum() / total**2 * torch.ones_like(theta)

@@ -30,7 +30,8 @@ def drive(
     ended: dict[int, Ended] = {}
     replies: dict[int, Reply] = {} if dialogues is None else dict.fromkeys(range(len(dialogues)))
     while True:
-        said = grid.share(None if dialogues is None else {k: _next(dialogues[k], reply) for k, reply in replies.items()})
+        here = None if dialogues is None else {k: _next(dialogues[k], reply) for k, reply in replies.items()}
+        said = grid.broadcast_object(here)
         assert said is not None
         ended |= {k: what for k, what in said.items() if not isinstance(what, Request)}
         requests = {k: replace(what, dialogue=k) for k, what in said.items() if isinstance(what, Request)}

@@ -42,7 +42,7 @@ def together() -> tuple[list[Ended], list[Tensor], list[Tensor], int, list[int]]
         schedule = posed[0].schedule
         dialogues = [average_information(theta, bounds, Stopping(), schedule) for theta, bounds in starts]
     sizes: list[int] = []
-    share = grid.share
+    share = grid.broadcast_object
 
     def counting(value: Any, rank: int = 0) -> Any:
         received = share(value, rank)
@@ -52,14 +52,14 @@ def together() -> tuple[list[Ended], list[Tensor], list[Tensor], int, list[int]]
     def evaluate(requests: Sequence[Request]) -> list[Reply]:
         nonlocal rounds
         rounds += 1
-        grid.share = share  # type: ignore[method-assign]
+        grid.broadcast_object = share  # type: ignore[method-assign]
         replies = [posed[request.dialogue].evaluate([request])[0] for request in requests]
-        grid.share = counting  # type: ignore[method-assign]
+        grid.broadcast_object = counting  # type: ignore[method-assign]
         return replies
 
-    grid.share = counting  # type: ignore[method-assign]
+    grid.broadcast_object = counting  # type: ignore[method-assign]
     ended = drive(grid, dialogues, evaluate)
-    grid.share = share  # type: ignore[method-assign]
+    grid.broadcast_object = share  # type: ignore[method-assign]
     Py = [engine.Py(one.last.step) for engine, one in zip(posed, ended, strict=True) if isinstance(one, Outcome)]
     return ended, Py, [one for one in apart if one is not None], rounds, sizes
 

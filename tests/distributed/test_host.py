@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import openreml_dist.grid
 import openreml_dist.host
 from openreml_dist.errors import RankLostError
 from openreml_dist.grid import ProcessGrid, out_of_memory_named
@@ -132,10 +133,27 @@ def elsewhere(what: str) -> bool:
 
         socket.socket.connect = refused  # type: ignore[method-assign, assignment]
     grid = ProcessGrid.connect()
-    assert grid.share(rank, rank=1) == 1  # the ranks still meet
+    assert grid.broadcast_object(rank, rank=1) == 1  # the ranks still meet
     return grid.host is not None or grid.shape.shares_memory
 
 
 @pytest.mark.parametrize("what", ["host", "no memory files", "memory files refused", "refused"])
 def test_ranks_that_cannot_share_memory_send_messages(what: str) -> None:
     assert spawn(elsewhere, 2, what) == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:31072", True),
+        ("[/pytorch/gloo/transport/tcp/unbound_buffer.cc:88] Timed out waiting 4000ms for recv operation to complete", True),
+        ("Application timeout caused pair closure", True),
+        ("Rank 1 failed to pass monitoredBarrier in 4000 ms", True),
+        ("Detected mismatch between collectives on ranks. Rank 0 is running collective: ALLREDUCE(TensorShape=[3])", False),
+        ("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0", False),
+    ],
+)
+def test_only_what_a_lost_peer_causes_is_called_a_lost_rank(said: str, lost: bool) -> None:
+    with pytest.raises(RankLostError if lost else RuntimeError) as caught, openreml_dist.grid._lost_ranks_named():
+        raise RuntimeError(said)
+    assert isinstance(caught.value, RankLostError) == lost

@@ -110,7 +110,7 @@ def one_rank_fails(rows: int, columns: int) -> str:
     with pytest.raises(NotPositiveDefiniteError) as raised, grid.together("testing"):
         if grid.rank == 1:
             raise NotPositiveDefiniteError("only rank 1 knows")
-    assert grid.share(grid.rank, rank=1) == 1  # the ranks still meet afterwards
+    assert grid.broadcast_object(grid.rank, rank=1) == 1  # the ranks still meet afterwards
     return str(raised.value)
 
 

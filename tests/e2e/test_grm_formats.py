@@ -70,7 +70,7 @@ def test_a_list_of_grms_is_that_list(cohort: Cohort, tmp_path: Path) -> None:
     both = fit("inside", tmp_path / "both", *cohort.data("main", "other"))
     assert components(run) == pytest.approx(components(both), rel=1e-5)
     assert run.result["num_samples"] == len(order)
-    for text, said in (("\n", "the list names no GRM"), ("a\na\n", "gcta:a is given twice"), ("a\n", "a.grm.bin: not found")):
+    for text, said in (("\n", "the list names no GRM"), ("a\na\n", "which must differ: a"), ("a\n", "a.grm.bin: not found")):
         listed.write_text(text)
         refused = fit("inside", tmp_path / "refused", f"data.grm=mgrm:{listed}", *data)
         assert refused.exit_code == 2 and said in refused.errors

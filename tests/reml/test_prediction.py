@@ -26,7 +26,7 @@ from openreml_dist.covariance import (
 from openreml_dist.errors import InputError
 from openreml_dist.linalg import diagonal, quadratic_forms
 from openreml_dist.reml import Effects, Predictor, wald_test
-from openreml_dist.reml.dense import cross
+from openreml_dist.reml.dense import cross_covariance as cross
 from openreml_dist.reml.dense.prediction import extra_inverses
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import oracle, random_case, random_positive_definite, tiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openreml_dist.app.launch import Placement, find_placement, share_of_cores
+from openreml_dist.app.launch import Placement, find_placement, threads_of_rank
 from openreml_dist.errors import ConfigError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
@@ -53,4 +53,4 @@ def test_launcher_that_did_not_start_this_process_is_refused() -> None:
     ],
 )
 def test_each_core_counts_once(mine: set[int], everyone: list[set[int]], threads: int) -> None:
-    assert share_of_cores(frozenset(mine), [frozenset(cores) for cores in everyone]) == threads
+    assert threads_of_rank(frozenset(mine), [frozenset(cores) for cores in everyone]) == threads

@@ -264,3 +264,22 @@ def test_whole_numbers_read_as_floats_are_the_same_labels() -> None:
     as_floats = data.assign(plot=data["plot"].astype(float))
     models = [MixedModel.from_dataframe(d, "y ~ 1", {"g": Group("plot")}) for d in (data, as_floats)]
     assert models[0].covariance.terms[0].K.labels.tolist() == models[1].covariance.terms[0].K.labels.tolist()
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    data = pd.DataFrame(np.arange(12.0).reshape(4, 3), columns=["y", "x", "x"])
+    with pytest.raises(InputError, match="the table has the column 'x' twice"):
+        MixedModel.from_dataframe(data, "y ~ x", {})
+
+
+def test_numbers_held_as_text_are_no_silent_factor() -> None:
+    """A data frame of objects: pandas keeps a column so after a word was among its numbers."""
+    y, x = np.random.default_rng(4).normal(size=(2, 30))
+    text = pd.DataFrame({"y": y, "x": list(map(str, x))})
+    with pytest.raises(InputError, match=r"column x holds numbers as text; make them numbers, or write C\(x\)"):
+        MixedModel.from_dataframe(text, "y ~ x", {})
+    text.loc[5, "x"] = "low"
+    with pytest.raises(InputError, match=r"column x, record 6: 'low' is not a number, as 29 of 30 values are"):
+        MixedModel.from_dataframe(text, "y ~ x", {})
+    marks = text.assign(x=np.tile(["1", "2", "3"], 10))
+    assert MixedModel.from_dataframe(marks, "y ~ C(x)", {}).fixed_names == ("Intercept", "C(x)[T.2]", "C(x)[T.3]")

@@ -40,7 +40,7 @@ def test_standard_errors_are_the_delta_method() -> None:
         assert component.proportion == pytest.approx(float(THETA[k] / THETA.sum()))
         assert component.proportion_se == pytest.approx(float((gradient @ covariance @ gradient).sqrt()), rel=1e-6)
     assert fit.total == (pytest.approx(1.0), pytest.approx(float(covariance.sum().sqrt())))
-    share, se = fit.share([0, 1])
+    share, se = fit.proportion_of([0, 1])
     assert share == pytest.approx(0.4)
     assert se == pytest.approx(fit.components[2].proportion_se)  # it is one minus the residual's
     assert fit.beta_se.tolist() == [2.0]

@@ -240,3 +240,10 @@ def test_scales_do_not_make_columns_collinear() -> None:
 def test_torch_is_not_imported() -> None:
     code = "import sys, openreml_dist.app.inputs.samples; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_numbers_with_a_point_beside_whole_ones_are_named(files) -> None:
+    data = files(pheno="".join(f"{i}.0 {i}.0 {i * i}\n" for i in range(3, 12)))
+    numbers = [str(i) for i in range(3, 12)]
+    with pytest.raises(InputError, match=r"Probable cause: numbers are written in two ways: 3.0 in .*pheno, 3 in all.grm.zarr"):
+        read_inputs(data, [Grm(numbers, numbers)])

@@ -90,6 +90,9 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: PedigreeMatrix(["a", "b"], ["b", "a"], [0, 0], "p"), "loop"),
     (lambda: PedigreeMatrix(["a"], ["a"], [0], "p"), "loop"),
     (lambda: PedigreeMatrix([1], [0, 0], [0], "p"), "differ in length"),
+    (lambda: PedigreeMatrix(["*"], [0], [0], "p"), r"no identifier: \* stands for an unknown one"),
+    (lambda: PedigreeMatrix(["1", "2"], ["0", "1.0"], ["0", "0"], "p"), "parent 1.0 has no line of its own, but 1 has"),
+    (lambda: PedigreeMatrix(["1"], ["0"], ["0"], "p").places_of(["7", "1.0"]), "such as 1.0; it has 1, which is the same"),
     (lambda: PedigreeMatrix([NAN], [0], [0], "p"), "no identifier"),
     (lambda: PedigreeMatrix([1], [0], [0], "p").places_of([3, "1"]), "1 records are of animals"),
 ]
@@ -148,6 +151,9 @@ def test_identifiers_of_a_pedigree_are_those_that_were_meant() -> None:
     assert PedigreeMatrix([1, 2, 3], [NAN, NAN, 1.0], [NAN, None, 2.0], "p").labels == ("1", "2", "3")
     assert PedigreeMatrix([2**60, 2**60 + 1], [0, 2**60], [pd.NA, pd.NaT], "p").labels == (str(2**60), str(2**60 + 1))
     assert PedigreeMatrix(["a", "b"], ["", "a"], ["NA", "dam"], "p").labels == ("a", "b", "dam")
+    codes = ["*", "-", "-1", "-9", "000", "?", "Unknown", "N/A", "NULL"]
+    assert PedigreeMatrix([f"a{i}" for i in range(9)], codes, codes[::-1], "p").size == 9
+    assert PedigreeMatrix(["00", "b"], ["0", "00"], ["0", "000"], "p").labels == ("00", "b")
 
 
 def test_levels_of_mixed_types_are_text() -> None:

@@ -23,11 +23,7 @@ def grm_paths(data: DataConfig) -> list[str]:
     paths = [data.grm] if isinstance(data.grm, str) else data.grm
     if not isinstance(paths, list) or not paths:
         raise ConfigError(f"data.grm: {data.grm!r} is not a GRM store or a list of them")
-    found = [path for entry in paths for path in _expanded(str(entry))]
-    twice = sorted({path for path in found if found.count(path) > 1})
-    if twice:
-        raise ConfigError(f"data.grm: {', '.join(twice)} is given twice")
-    return found
+    return [path for entry in paths for path in _expanded(str(entry))]
 
 
 def _expanded(path: str) -> list[str]:

@@ -59,7 +59,7 @@ def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     grms: Grms = {name: (store, cache_bytes) for name, store in stores.items()}
     with grid.together("reading the inputs"):
         read = _read(settings, grms) if grid.is_root else None
-    read = grid.share(read)
+    read = grid.broadcast_object(read)
     assert read is not None
     with grid.together("describing the model"):
         inputs, model = _greml(settings, read, grms) if isinstance(read, Inputs) else _of_records(settings, read, grms)

@@ -58,7 +58,7 @@ def _of_components(
     ]
     lines += [f"{label}\t{_six(value)}\t{_six(se)}" for label, value, se in proportions]
     if len(places) > 1:
-        summed = ("Sum of V(G)/Vp", *fit.share(places))
+        summed = ("Sum of V(G)/Vp", *fit.proportion_of(places))
         lines += ["", f"{summed[0]}\t{_six(summed[1])}\t{_six(summed[2])}"]
         proportions.append(summed)
     if liability is not None:
