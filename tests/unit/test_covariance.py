@@ -75,7 +75,7 @@ def test_a_pass_reads_every_chunk_once_whatever_the_tiles_and_the_samples(order:
             place = (torch.arange(len(tile))[piece.rows][:, None], torch.arange(tile.shape[1])[piece.columns])
             assert bool(tile[place].isnan().all()), "given twice"
             tile[place] = piece.values
-            shares.append(piece.share)
+            shares.append(piece.done)
         for tile, (rows, columns) in zip(tiles, spans, strict=True):
             assert torch.equal(tile, dense[rows.start : rows.stop, columns.start : columns.stop])
         assert shares == sorted(shares) and shares[-1] == pytest.approx(1)

@@ -88,7 +88,7 @@ def rebuilt(pieces: Iterable[Piece], spans: Spans, size: int, summands: int) -> 
         place = torch.arange(len(rows))[piece.rows][:, None], torch.arange(len(columns))[piece.columns][None, :]
         tile[place] += values
         times[place] += torch.ones_like(values)
-        shares.append(piece.share)
+        shares.append(piece.done)
     assert shares == sorted(shares) and shares[-1] <= 1 + 1e-12
     assert float(given.max()) <= summands
     return V.tril()
