@@ -90,9 +90,10 @@ class FitResult:
     def of(cls, outcome: Outcome, covariance: Covariance, Py: Tensor) -> FitResult:
         """Read the last iterate, of which Py (n,) is."""
         step, held = outcome.last.step, outcome.last.held
-        sampling = Sampling.of(step.AI, held)
+        fixed = outcome.last.fixed
+        sampling = Sampling.of(step.AI, held, fixed)
         status, message = outcome.status, outcome.message
-        if status.exit_code == 0 and sampling.confounded:
+        if status.exit_code == 0 and (sampling.confounded or (covariance.is_linear and bool(fixed.any()))):
             status, message = Status.NOT_IDENTIFIED, f"{message}, and logL does not change along a line through the estimate"
         return cls(
             status,
@@ -110,7 +111,7 @@ class FitResult:
             covariance.is_linear,
             tuple(quantity.unit for quantity in covariance.map.quantities()),
             Py,
-            _unknown(covariance, step.theta, outcome.last.fixed),
+            _unknown(covariance, step.theta, fixed),
             sampling,
         )
 
@@ -167,6 +168,7 @@ class FitResult:
         """θ, nan for what the data do not determine."""
         values = self.theta.clone()
         values[self.known.confounded] = torch.nan
+        values[self.known.unknown] = torch.nan
         return values
 
     @property

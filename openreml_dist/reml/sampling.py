@@ -25,15 +25,17 @@ class Sampling:
         covariance: (r, r) generalised inverse of the information on the free parameters; 0 for those that are held.
         undetermined: (r, d) basis of the directions along which ℓ does not change.
         told: (r,) parameters that have a standard error: not held, and without a part in those directions.
+        unknown: (r,) parameters that ℓ does not depend on at all, whose value is that of the start.
     """
 
     covariance: Tensor
     undetermined: Tensor
     told: Tensor
+    unknown: Tensor
 
     @classmethod
-    def of(cls, AI: Tensor, held: Tensor) -> Sampling:
-        """From the average information (r, r), some parameters (r,) being held on a bound or for good.
+    def of(cls, AI: Tensor, held: Tensor, unknown: Tensor | None = None) -> Sampling:
+        """From the average information (r, r), some parameters (r,) being held on a bound, or because they are unknown.
 
         A free parameter without any information is not told either; nothing else depends on it. Local.
         """
@@ -48,12 +50,13 @@ class Sampling:
             undetermined = AI.new_zeros(len(AI), int((~known).sum()))
             undetermined[places] = directions[:, ~known]
             told[places] = ~(vectors[:, ~known].abs() > LEAST_PART).any(dim=1)
-        return cls(covariance, undetermined, told)
+        return cls(covariance, undetermined, told, torch.zeros_like(held) if unknown is None else unknown)
 
     @classmethod
     def of_covariance(cls, covariance: Tensor) -> Sampling:
         """From a covariance (r, r) with nan for what has no standard error. Local."""
-        return cls(covariance.nan_to_num(nan=0.0), covariance.new_zeros(len(covariance), 0), ~covariance.diagonal().isnan())
+        told = ~covariance.diagonal().isnan()
+        return cls(covariance.nan_to_num(nan=0.0), covariance.new_zeros(len(told), 0), told, torch.zeros_like(told))
 
     @property
     def of_theta(self) -> Tensor:
@@ -69,7 +72,8 @@ class Sampling:
     def determines(self, gradient: Tensor) -> bool:
         """Whether a function with this gradient (r,) has one value on all of the ridge that is the top of ℓ."""
         along = (gradient @ self.undetermined).abs()
-        return bool((along <= ALONG * (gradient.abs() @ self.undetermined.abs())).all())
+        on_the_ridge = (along <= ALONG * (gradient.abs() @ self.undetermined.abs())).all()
+        return bool(on_the_ridge) and not bool((gradient[self.unknown] != 0).any())
 
     def se(self, gradient: Tensor) -> float | None:
         """Standard error of a function with this gradient (r,), by the delta method; None if it has none."""

@@ -154,7 +154,9 @@ def test_a_variance_of_fixed_effects_is_named_and_keeps_its_value() -> None:
     X = torch.tensor(np.eye(12)[LEVELS])
     reml = REML(Covariance([Grouping(LEVELS, "group"), Identity(N)]))
     found = reml.fit(GROUPED, X)
-    assert found.unknown == ("group",)
+    assert found.unknown == ("group",) and found.status == "not_identified"
+    assert math.isnan(found.total[0]) and [math.isnan(c.proportion) for c in found.components] == [True, True]
+    assert found.components[1].se == pytest.approx(float(REML(Identity(N)).fit(GROUPED, X).standard_errors[0]))
     assert 0 < float(found.theta[0]) < 10
     assert float(found.theta[1]) == pytest.approx(float(REML(Identity(N)).fit(GROUPED, X).theta[0]))
 

@@ -14,14 +14,13 @@ def warnings(fit: FitResult) -> list[str]:
     ]
     found += [f"{name} has run to {limit}, so it has no standard error" for name, limit in _unit_correlations(fit)]
     if fit.unknown:
-        kept = ", ".join(
-            f"{e.name} = {e.value:.6g}" for e in fit.estimates if e.name in fit.unknown and e.name in fit.parameters
-        )
+        values = zip(fit.parameters, fit.theta.tolist(), strict=True)
+        kept = ", ".join(f"{name} = {value:.6g}" for name, value in values if name in fit.unknown)
         derived = [name for name in fit.unknown if name not in fit.parameters]
         following = f", nor on {', '.join(derived)}" if derived else ""
         found.append(
-            f"the likelihood of these records does not depend on {kept}{following}: kept at the start, no standard error; the "
-            "others are estimated as if it were known"
+            f"the likelihood of these records does not depend on {kept}{following}: kept at the start, no estimate (NA); the "
+            "others do not depend on it either"
         )
     if fit.is_linear:
         found += [f"{c.name} is negative ({c.variance:.6g})" for c in fit.components if c.variance < 0]
