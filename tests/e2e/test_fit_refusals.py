@@ -76,7 +76,7 @@ REFUSALS = [
     ),
     Refusal("not case/control", "model.prevalence=0.1", ("model.prevalence", "quantitative", "case/control")),
     Refusal("prevalence above 1", "model.prevalence=10", ("model.prevalence", "proportion"), **EARLY),
-    Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "given twice", "main"), **EARLY),
+    Refusal("same GRM twice", "data.grm=[{good},{good}]", ("data.grm", "must differ", "main"), **EARLY),
     Refusal("GRM is a number", "data.grm=5", ("data.grm: 5", "a GRM store or a list"), **EARLY),
     Refusal("not definite", "solver.constrain=false solver.start=[-1,0.1]", ("not positive definite", "start"), LAUNCHERS, 4),
     Refusal("start of words", "solver.start=[a,b]", ("solver.start", "list of values")),
