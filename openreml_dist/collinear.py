@@ -56,8 +56,10 @@ def find_collinear(X: NDArray[np.float64]) -> dict[int, list[int]]:
             basis = np.column_stack([basis, rest / length])
             independent.append(column)
         else:
-            shares = np.linalg.lstsq(R[:, independent], R[:, column])[0]
+            coefficients = np.linalg.lstsq(R[:, independent], R[:, column])[0]
             dependent[column] = [
-                other for other, share in zip(independent, shares, strict=True) if abs(share) > SHARE_TOLERANCE
+                other
+                for other, coefficient in zip(independent, coefficients, strict=True)
+                if abs(coefficient) > SHARE_TOLERANCE
             ]
     return dependent

@@ -329,9 +329,9 @@ def _portable(failure: Exception | None, doing: str, rank: int) -> Exception:
     return failure
 
 
+LOST_ERRORS = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 LOST = re.compile(  # what gloo, its store and the ranks of a host say of a peer that is gone or silent
-    r"connection (closed|reset|refused)|timed? ?out|broken pipe|failed to pass monitoredBarrier|no signal of rank|"
-    r"pair closure|socket|gloo/transport",
+    r"connection (closed|reset|refused)|timed? ?out|broken pipe|failed to pass monitoredBarrier|no signal of rank|pair closure",
     re.IGNORECASE,
 )
 
@@ -342,11 +342,11 @@ def _lost_ranks_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's are plain ones
-        if not (isinstance(error, dist.DistError) or LOST.search(str(error))) or _is_out_of_memory(error):
+        if not (isinstance(error, LOST_ERRORS) or LOST.search(str(error))) or _is_out_of_memory(error):
             raise
         raise RankLostError(
             f"another rank stopped answering ({_reason(error)}). Likely causes: it was killed, ran out of memory, or its node "
-            "was lost; the launcher or its own log may say which"
+            "was lost; the launcher, its own log or its standard error may say which"
         ) from error
 
 
@@ -383,7 +383,7 @@ def _out_of_memory(error: Exception, rank: int) -> RankLostError:
 
 
 Progress = Callable[[float], None]
-"""Called with the finished share, 0..1, of a long phase."""
+"""Called with the finished part, 0..1, of a long phase."""
 
 
 def no_progress(_: float) -> None:

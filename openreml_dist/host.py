@@ -80,16 +80,16 @@ class Host:
             gather: makes a list of every rank's value.
             timeout: for which a peer may be silent.
         """
-        door = _open_door()
-        doors = gather(None if door is None else (_name_of_host(), door.getsockname()))
+        listener = _listen()
+        addresses = gather(None if listener is None else (_name_of_host(), listener.getsockname()))
         callers = None
-        if None not in doors and len({name for name, _ in doors}) == 1:
-            callers = _call(rank, [address for _, address in doors])
+        if None not in addresses and len({name for name, _ in addresses}) == 1:
+            callers = _connect(rank, [address for _, address in addresses])
         together = all(gather(callers is not None))
-        if door is not None:
-            with door:
+        if listener is not None:
+            with listener:
                 if together and callers is not None:
-                    answered = dict(_answer(door) for _ in range(rank + 1, len(doors)))
+                    answered = dict(_accept(listener) for _ in range(rank + 1, len(addresses)))
                     return cls(rank, callers | answered, timeout)
         return None
 
@@ -176,18 +176,18 @@ def _memory_error() -> Iterator[None]:
         raise MemoryError(f"memory shared by the ranks of a host: {error.strerror}") from error
 
 
-def _open_door() -> socket.socket | None:
+def _listen() -> socket.socket | None:
     """A socket that peers of this host can call; None if the system is not Linux, or refuses what is needed. Local."""
     if not hasattr(os, "memfd_create") or not BOOT_ID.exists():
         return None
     try:
         os.close(os.memfd_create("openreml-trial"))
-        door = socket.socket(socket.AF_UNIX)
-        door.bind("")  # an address of Linux's choice, which is no file
-        door.listen(socket.SOMAXCONN)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("")  # an address of Linux's choice, which is no file
+        listener.listen(socket.SOMAXCONN)
     except OSError:
         return None
-    return door
+    return listener
 
 
 def _name_of_host() -> tuple[str, ...]:
@@ -195,23 +195,23 @@ def _name_of_host() -> tuple[str, ...]:
     return (socket.gethostname(), BOOT_ID.read_text(encoding="ascii"), str(os.getuid()))
 
 
-def _call(rank: int, doors: list[bytes]) -> dict[int, socket.socket] | None:
+def _connect(rank: int, addresses: list[bytes]) -> dict[int, socket.socket] | None:
     """Connections to the ranks before this one, which need not answer yet; None if one cannot be reached. Local."""
     callers = {}
     try:
         for peer in range(rank):
             callers[peer] = socket.socket(socket.AF_UNIX)
-            callers[peer].connect(doors[peer])
+            callers[peer].connect(addresses[peer])
             callers[peer].sendall(rank.to_bytes(RANK_BYTES))
     except OSError:
         return None
     return callers
 
 
-def _answer(door: socket.socket) -> tuple[int, socket.socket]:
+def _accept(listener: socket.socket) -> tuple[int, socket.socket]:
     """The next rank that has called. Local: it has called before."""
     while True:
-        caller, _ = door.accept()
+        caller, _ = listener.accept()
         _, user, _ = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         if user == os.getuid():  # anybody on the host may call
             return int.from_bytes(caller.recv(RANK_BYTES, socket.MSG_WAITALL)), caller

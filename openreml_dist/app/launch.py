@@ -213,8 +213,8 @@ def set_threads(grid: ProcessGrid, wanted: int | None) -> None:
 
 def threads_of_rank(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> int:
     """Threads for a rank: each core counts as one over the number of ranks that may use it."""
-    share = sum(1 / max(1, sum(core in cores for cores in all_on_host)) for core in mine)
-    return max(1, math.floor(share + 1e-9))
+    part = sum(1 / max(1, sum(core in cores for cores in all_on_host)) for core in mine)
+    return max(1, math.floor(part + 1e-9))
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def cholesky_(V: TiledSymmetric, progress: Progress = no_progress) -> CholeskyFa
 
     Args:
         V: [in, out] lower tiles (n, n), float64 or float32; on exit the tiles of L.
-        progress: told the finished share of the flops.
+        progress: told the finished part of the flops.
     Raises:
         NotPositiveDefiniteError: on every rank, with the order of the failing leading minor.
     References: LAPACK dpotrf; SLATE src/potrf.cc.

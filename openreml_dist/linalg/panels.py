@@ -78,14 +78,14 @@ class Panel:
 
     Args:
         V: what is eliminated.
-        packing: where the left tiles of a message are put together, if the rows before the pivot are of the panel too.
+        outgoing: where the left tiles of a message are put together, if the rows before the pivot are of the panel too.
     """
 
-    def __init__(self, V: TiledSymmetric, packing: Tensor | None = None) -> None:
+    def __init__(self, V: TiledSymmetric, outgoing: Tensor | None = None) -> None:
         P, Q = V.grid.shape.rows, V.grid.shape.columns
         self.V = V
         self.grid = V.grid
-        self.packing = packing
+        self.outgoing = outgoing
         # the columns are grouped as they arrive: from one peer of the grid column after the other
         if Q == 1:
             self._rows = self._columns = self._strip(V.columns, P)
@@ -127,7 +127,7 @@ class Panel:
         transfers = []
         if self.grid.column == column:
             transfers.append(self.grid.broadcast_in_column_(self.pivot, row))
-        if self.grid.row == row and self.packing is not None:
+        if self.grid.row == row and self.outgoing is not None:
             transfers.append(self.grid.broadcast_in_row_(self.pivot, column))
         yield transfers
         wait(transfers)
@@ -135,17 +135,17 @@ class Panel:
     def send(self, k: int) -> Travelling:
         """Send each U_i, i > k, from the left of grid column k mod Q to every left and right that needs it.
 
-        And, with memory for packing, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
+        And, with memory for outgoing, each U_j, j < k, from the right of grid row k mod P. Collective. A rank receives at most
         (n − (k+1)b)(1/P + 1/Q) b numbers, and kb(1/P + 1/Q) b for the rows before.
         """
         T, grid = self.V.layout.num_tiles, self.grid
         transfers = [grid.broadcast_in_row_(self.left(k + 1, T), column=k % grid.shape.columns)]
-        if self.packing is not None:
+        if self.outgoing is not None:
             transfers.append(grid.broadcast_in_column_(self._columns.before(k), row=k % grid.shape.rows))
         yield transfers
         wait(transfers)
         transfers = self._copy_after(k)
-        arriving = [] if self.packing is None else self._copy_before(k, self.packing)
+        arriving = [] if self.outgoing is None else self._copy_before(k, self.outgoing)
         yield transfers + [transfer for _, _, transfer in arriving]
         wait(transfers)
         for tiles, packed, transfer in arriving:
@@ -168,7 +168,7 @@ class Panel:
             transfers.append(self.grid.broadcast_in_column_(sent, peer))
         return transfers
 
-    def _copy_before(self, k: int, packing: Tensor) -> list[tuple[list[int], Tensor, Transfer]]:
+    def _copy_before(self, k: int, outgoing: Tensor) -> list[tuple[list[int], Tensor, Transfer]]:
         """Begin to fill the left tiles i < k, each from the peer in the grid row whose right holds it.
 
         The left is in the order of the slabs, so that what arrives in one message is put in its places afterwards.
@@ -177,7 +177,7 @@ class Panel:
         for peer in range(self.grid.shape.columns if self.grid.shape.columns > 1 else 0):
             tiles = [i for i in self.V.rows.tiles if i < k and i % self.grid.shape.columns == peer]
             rows = sum(map(self.V.layout.extent, tiles))
-            packed = packing[used * b : (used + rows) * b].view(rows, b)
+            packed = outgoing[used * b : (used + rows) * b].view(rows, b)
             used += rows
             if peer == self.grid.column:
                 _gather(self._columns, tiles, packed)
@@ -235,8 +235,8 @@ def two_panels(V: TiledSymmetric, rows_too: bool) -> tuple[Panel, Panel]:
     """The panel that is used and the one that travels, of the rows after the pivot or also of those before it. Collective."""
     if V.grid.shape.shares_memory:
         return SharedPanel(V, rows_too), SharedPanel(V, rows_too)
-    packing = V.empty(V.rows.length * V.layout.tile_size if V.grid.shape.columns > 1 else 0) if rows_too else None
-    return Panel(V, packing), Panel(V, packing)
+    outgoing = V.empty(V.rows.length * V.layout.tile_size if V.grid.shape.columns > 1 else 0) if rows_too else None
+    return Panel(V, outgoing), Panel(V, outgoing)
 
 
 def _gather(source: Strip, tiles: Sequence[int], place: Tensor) -> None:

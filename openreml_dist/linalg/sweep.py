@@ -45,7 +45,7 @@ def sweep_inverse_(V: TiledSymmetric, progress: Progress = no_progress) -> Inver
 
     Args:
         V: [in, out] lower tiles (n, n), diagonal tiles full; on exit those of V⁻¹.
-        progress: told the finished share of the flops.
+        progress: told the finished part of the flops.
     Raises:
         NotPositiveDefiniteError: on every rank, with the order of the failing leading minor.
     References: Bientinesi, Gunter & van de Geijn (2008), ACM TOMS 35(1):3, the one-sweep inversion; Goodnight (1979), The

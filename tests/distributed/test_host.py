@@ -149,6 +149,7 @@ def test_ranks_that_cannot_share_memory_send_messages(what: str) -> None:
         ("[/pytorch/gloo/transport/tcp/unbound_buffer.cc:88] Timed out waiting 4000ms for recv operation to complete", True),
         ("Application timeout caused pair closure", True),
         ("Rank 1 failed to pass monitoredBarrier in 4000 ms", True),
+        ("[enforce fail at ../gloo/transport/tcp/pair.cc:454] Received data size doesn't match expected size", False),
         ("Detected mismatch between collectives on ranks. Rank 0 is running collective: ALLREDUCE(TensorShape=[3])", False),
         ("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0", False),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openreml_dist.app.inputs.design import MAX_LEVELS
+from openreml_dist.app.inputs.fixed_columns import MAX_LEVELS
 from openreml_dist.app.inputs.samples import read_inputs
 from openreml_dist.collinear import find_collinear
 from openreml_dist.config import DataConfig

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.app.inputs.design import Design, build_design
+from openreml_dist.app.inputs.fixed_columns import FixedColumns, build_design
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
 from openreml_dist.store.matching import Identified, match_samples
@@ -221,7 +221,7 @@ def _matched_alone(source: Identified) -> str:
     return "; it has no family ids, so samples are matched by IID alone" if source.matches_iid_alone else ""
 
 
-def _describe_analysis(pheno: Phenotype, y: NDArray[np.float64], design: Design) -> str:
+def _describe_analysis(pheno: Phenotype, y: NDArray[np.float64], design: FixedColumns) -> str:
     cases = f" ({int(y.sum()):,} cases, {int(len(y) - y.sum()):,} controls)" if pheno.coding else ""
     return f"analysed: {len(y):,} samples{cases}, {len(design.names)} fixed effects: {_shorten(design.names)}"
 

@@ -53,20 +53,20 @@ class Terminal:
             self._console.print(table)
 
     def phase(self, name: str) -> Report:
-        """Watch a phase: what is returned takes the finished share, and shows a bar once the phase has lasted a while."""
+        """Watch a phase: what is returned takes the finished part, and shows a bar once the phase has lasted a while."""
         if self._bar.disable:
             return no_progress
         begun = time.monotonic()
         task: TaskID | None = None
 
-        def report(share: float) -> None:
+        def report(done: float) -> None:
             nonlocal task
-            if task is None and share < 1.0 and time.monotonic() - begun > SECONDS_BEFORE_BAR:
+            if task is None and done < 1.0 and time.monotonic() - begun > SECONDS_BEFORE_BAR:
                 self._bar.start()
                 task = self._bar.add_task(name, total=1.0)
             if task is not None:
-                self._bar.update(task, completed=share)
-                if share >= 1.0:
+                self._bar.update(task, completed=done)
+                if done >= 1.0:
                     self._bar.remove_task(task)
                     self._bar.stop()
 

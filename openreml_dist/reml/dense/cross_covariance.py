@@ -62,7 +62,7 @@ class CrossCovariance:
         Args:
             B: (n, q), the same on every rank.
             A: lower tiles (n, n), or None.
-            progress: told the finished share.
+            progress: told the finished part.
         """
         m, mine = len(self.targets), B[self.mine]
         products, forms = B.new_zeros(m, B.shape[1]), B.new_zeros(m)

@@ -15,7 +15,7 @@ MAX_LEVELS = 2000
 
 
 @dataclass(frozen=True)
-class Design:
+class FixedColumns:
     """Fixed effects of n analysed samples."""
 
     X: NDArray[np.float64]  # (n, p), the intercept first
@@ -29,7 +29,7 @@ def build_design(
     qcovar_rows: NDArray[np.int64] | None,
     covar: DiscreteCovariates | None,
     covar_rows: NDArray[np.int64] | None,
-) -> Design:
+) -> FixedColumns:
     """Intercept, quantitative covariates as they are, discrete ones as indicators of every level but the first.
 
     Levels are those of the analysed samples.
@@ -69,7 +69,7 @@ def build_design(
         X[carriers, column + places[carriers] - 1] = 1.0
         column += int(places.max())
     refuse_collinear(X, names)
-    return Design(X, tuple(names), report)
+    return FixedColumns(X, tuple(names), report)
 
 
 def _check_levels(covar: DiscreteCovariates, name: str, num_levels: int) -> None:
