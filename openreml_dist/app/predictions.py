@@ -113,7 +113,7 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
 def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
     """Predict, and write the files, unless the fit has not converged. Collective; they are written by rank 0."""
     output, inputs, grid = request.output, analysis.inputs, solver.grid
-    tests = fixed_tests(fit, inputs.fixed_names) if output.fixed_tests else None
+    tests = fixed_tests(fit, inputs.fixed_terms) if output.fixed_tests else None
     if not (_wants_effects(output) or request.snps) or not fit.status.is_an_answer:
         return Predictions((), tests)
     predictor = solver.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
@@ -134,10 +134,10 @@ def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit:
     return Predictions((*files,), tests)
 
 
-def fixed_tests(fit: FitResult, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def fixed_tests(fit: FitResult, terms: tuple[str, ...]) -> list[dict[str, Any]]:
     """A Wald test of each covariate but the intercept, all columns of a factor together."""
     tests: list[dict[str, Any]] = []
-    for covariate, columns in covariates(names).items():
+    for covariate, columns in covariates(terms).items():
         try:
             tests.append({"name": covariate, **asdict(wald_test(fit, columns))})
         except InputError as error:  # after a long fit: the estimates are to be written all the same

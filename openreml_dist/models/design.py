@@ -54,18 +54,20 @@ def response_columns(formula: str) -> tuple[str, ...]:
     return columns_of(f"{decoded(left, encoded(formula)[1], '`')} - 1") if tilde and left.strip() else ()
 
 
-def covariates(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Values (n, p) and names (p,) of the right-hand side.
+def covariates(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], tuple[str, ...], tuple[str, ...]]:
+    """Values (n, p), names (p,) and covariates (p,) of the columns of the right-hand side.
+
+    A factor has a column for every level but the first, and is one covariate: ``C(batch)`` of ``C(batch)[T.b1]``.
 
     Raises:
         InputError: for an expression that cannot be evaluated, or a value that is not finite.
     """
-    matrix = _matrices(formula, encoded(formula)[0].rpartition("~")[2].strip(), records)
+    matrix, terms = _matrices(formula, encoded(formula)[0].rpartition("~")[2].strip(), records)
     values, names = matrix.to_numpy(np.float64), tuple(map(str, matrix.columns))
     for name, column in zip(names, values.T, strict=True):
         if not np.isfinite(column).all():
             raise InputError(f"formula {formula!r}: {name} is not finite in {int((~np.isfinite(column)).sum())} records")
-    return values, names
+    return values, names, terms
 
 
 def response(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], str]:
@@ -81,7 +83,7 @@ def response(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], 
     name = decoded(left.strip(), words)
     for column in response_columns(formula):
         _refuse_word(records, column, formula)
-    matrix = _matrices(formula, f"{left.strip()} - 1", records)
+    matrix, _ = _matrices(formula, f"{left.strip()} - 1", records)
     if matrix.shape[1] != 1:
         more = ", ..." if matrix.shape[1] > SHOWN else ""
         shown = ", ".join(map(str, matrix.columns[:SHOWN]))
@@ -95,15 +97,15 @@ def response(formula: str, records: pd.DataFrame) -> tuple[NDArray[np.float64], 
 
 
 def by_trait(
-    X: NDArray[np.float64], names: tuple[str, ...], trait: Sequence[str]
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    X: NDArray[np.float64], names: tuple[str, ...], terms: tuple[str, ...], trait: Sequence[str]
+) -> tuple[NDArray[np.float64], tuple[str, ...], tuple[str, ...]]:
     """Every effect for every trait of its own; those that no record of a trait has are left out."""
     of, traits = np.array(trait), dict.fromkeys(trait)
     blocks = [np.where((of == one)[:, None], X, 0.0) for one in traits]
-    all_names = [f"{one}:{name}" for one in traits for name in names]
     joined = np.hstack(blocks)
-    present = [bool(column.any()) for column in joined.T]
-    return joined[:, present], tuple(name for name, there in zip(all_names, present, strict=True) if there)
+    present = np.flatnonzero(joined.any(axis=0))
+    of_traits = [(f"{one}:{name}", f"{one}:{term}") for one in traits for name, term in zip(names, terms, strict=True)]
+    return joined[:, present], tuple(of_traits[j][0] for j in present), tuple(of_traits[j][1] for j in present)
 
 
 def checked(X: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
@@ -118,19 +120,21 @@ def checked(X: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float6
     return X
 
 
-def _matrices(formula: str, text: str, records: pd.DataFrame) -> pd.DataFrame:
-    """The columns that ``text``, a side of the formula with words for its names, makes of the records."""
+def _matrices(formula: str, text: str, records: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The columns that ``text``, a side of the formula with words for its names, makes of the records; the term of each."""
     import pandas as pd
     from formulaic.errors import FormulaicError
 
     names = encoded(formula)[1]
     _refuse_nearly_numbers(formula, records)
     try:
-        matrix = pd.DataFrame(_parsed_as(text, formula).get_model_matrix(renamed(records, names), na_action="ignore"))
+        made = _parsed_as(text, formula).get_model_matrix(renamed(records, names), na_action="ignore")
     except (FormulaicError, ValueError, TypeError, SyntaxError) as error:
         raise InputError(f"formula {formula!r}: {decoded(_first_line(error), names)}") from error
+    matrix = pd.DataFrame(made)
+    term_of = {j: decoded(str(term), names) for term, places in made.model_spec.term_indices.items() for j in places}
     matrix.columns = pd.Index([decoded(str(column), names) for column in matrix.columns])
-    return matrix
+    return matrix, tuple("Intercept" if term_of[j] == "1" else term_of[j] for j in range(matrix.shape[1]))
 
 
 def _refuse_nearly_numbers(formula: str, records: pd.DataFrame) -> None:

@@ -102,7 +102,7 @@ class Regression(Structure):
 
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """ΦGΦᵀ with the covariates Φ (records, coefficients)."""
-        values, names = covariates(self.formula, records)
+        values, names, _ = covariates(self.formula, records)
         if len(names) == 0:
             raise ConfigError(f"{name}: {self.formula} has no covariate")
         return cov.CovariancePropagation(values, cov.Unstructured([_short(column) for column in names], name))

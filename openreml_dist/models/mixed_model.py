@@ -41,6 +41,7 @@ class MixedModel:
         X: (n, p).
         covariance: V(θ), the residual last.
         fixed_names: p names.
+        fixed_terms: of each column of X, the covariate that it belongs to; a factor has several columns.
         trait: what y is.
         records: the analysed rows of the table, a row a record, in the order of y (``Columns`` where no data frame is needed).
         report: what was read and left out, in words.
@@ -51,6 +52,7 @@ class MixedModel:
     X: Tensor
     covariance: Covariance
     fixed_names: tuple[str, ...]
+    fixed_terms: tuple[str, ...]
     trait: str
     records: pd.DataFrame | Columns
     report: tuple[str, ...]
@@ -105,14 +107,15 @@ class MixedModel:
             raise InputError(f"traits: no record of {', '.join(gone)} has everything that the model uses")
         report += dict.fromkeys(remark for structure in structures.values() for remark in structure.remarks(records))
         y, trait = response(formula, records)
-        X, names = covariates(formula, records)
+        X, names, terms = covariates(formula, records)
         if traits:
-            X, names = by_trait(X, names, records[TRAIT].astype(str).tolist())
+            X, names, terms = by_trait(X, names, terms, records[TRAIT].astype(str).tolist())
             trait = ", ".join(traits)
         return cls.of_design(
             np.array(y),
             np.array(checked(X, names)),
             names,
+            terms,
             trait,
             records,
             structures,
@@ -129,6 +132,7 @@ class MixedModel:
         y: NDArray[np.float64],
         X: NDArray[np.float64],
         fixed_names: tuple[str, ...],
+        fixed_terms: tuple[str, ...],
         trait: str,
         records: Any,
         structures: Mapping[str, Structure],
@@ -143,14 +147,15 @@ class MixedModel:
 
         Args:
             y, X: (n,) and (n, p), their memory shared where torch can.
-            fixed_names, trait: what they are called.
+            fixed_names, fixed_terms, trait: what they are called.
             records: a data frame, or ``Columns``, of the n records.
             structures: random terms by name and, last, the residual.
             report, dropped: what was read and left out.
             fix, share, transform: as in ``from_dataframe``.
         """
         covariance = _covariance(structures, records, fix, share, transform)
-        return cls(torch.as_tensor(y), torch.as_tensor(X), covariance, fixed_names, trait, records, tuple(report), dropped)
+        data = torch.as_tensor(y), torch.as_tensor(X)
+        return cls(*data, covariance, fixed_names, fixed_terms, trait, records, tuple(report), dropped)
 
     def reml(self, grid: ProcessGrid | None = None, **settings: Any) -> REML:
         """The solver of this model; settings are those of ``REML``. Collective."""

@@ -14,7 +14,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from openreml_dist.app.report.prediction_files import covariates
 from openreml_dist.prep.relationship import relationship_block, standardise
 from openreml_dist.store.genotype_counts import count_genotypes
 from openreml_dist.store.genotypes import open_genotypes
@@ -133,11 +132,6 @@ def test_parquet_holds_the_table_or_is_refused_at_once(
     assert not refused.run_dir.exists()
     refused = fit("inside", tmp_path / "run", *wanted, "output.format=feather")
     assert refused.exit_code == 2 and "'feather' is not tsv or parquet" in refused.errors
-
-
-def test_columns_of_one_covariate() -> None:
-    names = ("intercept", "age", "batch=b1", "batch=b2", "C(sex)[T.m]", "C(sex)[T.x]", "C(sex)[T.m]:age")
-    assert covariates(names) == {"age": [1], "batch": [2, 3], "C(sex)": [4, 5], "C(sex):age": [6]}
 
 
 # Effects of SNPs.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from openreml_dist import MixedModel
+from openreml_dist.app.report.prediction_files import covariates
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models import (
     AR1,
@@ -142,7 +143,7 @@ def test_several_traits_are_stacked_and_each_has_its_own_effects() -> None:
     data.loc[0, "days"] = np.nan
     structure = Unstructured("trait") * Group("id")
     model = MixedModel.from_dataframe(data, "1 + days", {"g": structure}, traits=["y", "z"])
-    assert model.fixed_names == ("y:Intercept", "y:days", "z:Intercept", "z:days")
+    assert model.fixed_names == model.fixed_terms == ("y:Intercept", "y:days", "z:Intercept", "z:days")
     assert model.dropped == {"have no value of days": 2, "have no value of z": 4}
     assert model.records["trait"].tolist() == ["y"] * 23 + ["z"] * 19
     first = torch.tensor([True] * 23 + [False] * 19)
@@ -231,6 +232,14 @@ def test_a_trait_without_a_record_is_named() -> None:
     data = table().assign(z=np.nan)
     with pytest.raises(InputError, match="no record of z has everything"):
         MixedModel.from_dataframe(data, "1", {"g": Unstructured("trait") * Group("id")}, traits=["y", "z"])
+
+
+def test_columns_of_one_covariate() -> None:
+    data = table().rename(columns={"days": "a[1]", "z": "a[2]"})
+    model = MixedModel.from_dataframe(data, "y ~ C(block) * `a[1]` + `a[2]`", {"g": Group("plot")})
+    assert model.fixed_names[:6] == ("Intercept", "C(block)[T.b]", "C(block)[T.c]", "a[1]", "a[2]", "C(block)[T.b]:a[1]")
+    assert model.fixed_terms == ("Intercept", *["C(block)"] * 2, "a[1]", "a[2]", *["C(block):a[1]"] * 2)
+    assert covariates(model.fixed_terms) == {"C(block)": [1, 2], "a[1]": [3], "a[2]": [4], "C(block):a[1]": [5, 6]}
 
 
 def test_levels_are_those_of_the_analysed_records() -> None:

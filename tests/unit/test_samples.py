@@ -66,6 +66,7 @@ def test_intersection_in_the_order_of_the_first_grm(files) -> None:
     assert inputs.family_id.tolist() == [f"F{i}" for i in order]
     assert inputs.y.tolist() == [square(i) for i in order]
     assert inputs.fixed_names == ("intercept", "age", "covar1=1", "covar1=2")
+    assert inputs.fixed_terms == ("intercept", "age", "covar1", "covar1")
     np.testing.assert_array_equal(inputs.X, [[1, 100 / (1 + i), i % 3 == 1, i % 3 == 2] for i in order])
     for grm, rows in zip(grms, inputs.grm_rows, strict=True):
         assert rows.dtype == np.int64
@@ -205,6 +206,16 @@ def test_levels_are_those_of_the_analysed_samples(files) -> None:
     inputs = read_inputs(data, [grm_of(range(3, 9))])
     assert inputs.fixed_names == ("intercept", "site=c")
     assert "covariate sex: 1 levels, only sex=1, so no column" in inputs.report
+
+
+def test_a_covariate_of_both_tables(files) -> None:
+    data = files(
+        pheno=lines(range(9), square),
+        qcovar="FID IID age\n" + lines(range(9), lambda i: i**3),
+        covar="FID IID sex age\n" + lines(range(9), lambda i: i % 2, lambda i: i % 3),
+    )
+    with pytest.raises(InputError, match=r"there is a column 'age' in .*qcovar.* already"):
+        read_inputs(data, [grm_of(range(9))])
 
 
 def test_very_many_levels(files) -> None:

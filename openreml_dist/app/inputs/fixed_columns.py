@@ -20,6 +20,7 @@ class FixedColumns:
 
     X: NDArray[np.float64]  # (n, p), the intercept first
     names: tuple[str, ...]  # p names
+    terms: tuple[str, ...]  # of each column, the covariate that it belongs to
     report: list[str]  # lines for the terminal
 
 
@@ -41,10 +42,13 @@ def build_design(
         covar: table, or None.
         covar_rows: its row of each analysed sample (n,).
     Raises:
-        InputError: as many fixed effects as samples, a factor of very many levels, or collinear columns, which are named.
+        InputError: a covariate in both tables, as many fixed effects as samples, a factor of very many levels, or collinear
+            columns, which are named.
     """
+    if qcovar is not None and covar is not None and (both := sorted({*qcovar.names}.intersection(covar.names))):
+        raise InputError(f"{covar.path}: there is a column {both[0]!r} in {qcovar.path} already; rename one or leave it out")
     names = ["intercept", *(qcovar.names if qcovar is not None else ())]
-    report = []
+    terms, report = [*names], []
     factors: list[NDArray[np.int64]] = []
     if covar is not None and covar_rows is not None:
         for j, name in enumerate(covar.names):
@@ -54,6 +58,7 @@ def build_design(
             base = f"reference {name}={levels[0]}" if len(levels) > 1 else f"only {name}={levels[0]}, so no column"
             report.append(f"covariate {name}: {len(levels)} levels, {base}")
             names += [f"{name}={level}" for level in levels[1:]]
+            terms += [name] * (len(levels) - 1)
             factors.append(places.astype(np.int64))
     if len(names) >= num_samples:
         raise InputError(f"{len(names):,} fixed effects for {num_samples:,} analysed samples; there must be fewer effects")
@@ -69,7 +74,7 @@ def build_design(
         X[carriers, column + places[carriers] - 1] = 1.0
         column += int(places.max())
     refuse_collinear(X, names)
-    return FixedColumns(X, tuple(names), report)
+    return FixedColumns(X, tuple(names), tuple(terms), report)
 
 
 def _check_levels(covar: DiscreteCovariates, name: str, num_levels: int) -> None:

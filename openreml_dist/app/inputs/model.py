@@ -87,6 +87,7 @@ def _greml(settings: FitConfig, inputs: Inputs, grms: Grms) -> tuple[Inputs, Mix
         inputs.y,
         inputs.X,
         inputs.fixed_names,
+        inputs.fixed_terms,
         inputs.trait,
         Columns(len(inputs.y), {"fid": inputs.family_id, "iid": inputs.sample_id}),
         {**genetic, "residual": Independent()},

@@ -123,6 +123,7 @@ def inputs_of(model: MixedModel, tables: Tables, settings: FitConfig) -> Inputs:
         y=model.y.numpy(),
         X=model.X.numpy(),
         fixed_names=model.fixed_names,
+        fixed_terms=model.fixed_terms,
         trait=model.trait,
         case_control=tables.case_control,
         num_cases=int(model.y.sum()) if tables.case_control else 0,

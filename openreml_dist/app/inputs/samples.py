@@ -47,6 +47,7 @@ class Inputs:
     y: NDArray[np.float64]  # (n,)
     X: NDArray[np.float64]  # (n, p), the intercept first
     fixed_names: tuple[str, ...]  # p names: intercept, age, batch=2
+    fixed_terms: tuple[str, ...]  # of each, the covariate that it belongs to: intercept, age, batch
     trait: str
     case_control: bool
     num_cases: int  # 0 for a quantitative trait
@@ -122,6 +123,7 @@ def read_inputs(data: DataConfig, grms: Sequence[Identified]) -> Inputs:
         y=y,
         X=design.X,
         fixed_names=design.names,
+        fixed_terms=design.terms,
         trait=pheno.name,
         case_control=pheno.coding is not None,
         num_cases=0 if pheno.coding is None else int(y.sum()),

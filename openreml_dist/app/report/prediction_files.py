@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,12 +16,12 @@ from openreml_dist.reml import Effects
 from openreml_dist.store.genotypes import open_genotypes, read_variant_labels
 
 
-def covariates(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Columns of X by covariate, without the intercept: ``batch=b1`` and ``C(batch)[T.b1]`` are columns of a factor."""
+def covariates(terms: tuple[str, ...]) -> dict[str, list[int]]:
+    """Columns of X by covariate, without the intercept; ``terms`` names the covariate of each column."""
     groups: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
-        if name.lower() != "intercept":
-            groups.setdefault(re.sub(r"\[[^]]*\]|=.*", "", name), []).append(column)
+    for column, term in enumerate(terms):
+        if term.lower() != "intercept":
+            groups.setdefault(term, []).append(column)
     return groups
 
 
