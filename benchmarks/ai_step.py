@@ -24,11 +24,11 @@ import sys
 import time
 from pathlib import Path
 
+from record import RESULTS, keep
 from rounds import remark_on
 
 from openreml_dist.plan.load import OtherLoad
 
-RESULTS = Path(__file__).parent / "results"
 NUM_KERNELS = 3
 
 
@@ -171,9 +171,7 @@ def main() -> None:
         "cores_held_by_others": load.cores(),
     }
     (RESULTS / "ai_step.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    text = f"{table(rows, arguments.threads, arguments.repeats)}\n{remark_on(load)}\n"
-    (RESULTS / "ai_step.md").write_text(text)
-    print(text)
+    keep("ai_step", [table(rows, arguments.threads, arguments.repeats), remark_on(load)])
 
 
 def summary(n: int, runs: list[tuple[dict, dict]]) -> dict:

@@ -12,7 +12,6 @@ inverse at the same n stands beside them. Rounds beside other programs are disca
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,9 +19,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from fit import RESULTS, UNIT, simulated
+from fit import fit, simulated, unit
+from record import keep
 from rounds import quiet_rounds
 
 from openreml_dist.app.startup import WAIT, WAIT_VARIABLES
@@ -72,22 +71,6 @@ def busy_threads(count: int) -> Iterator[None]:
             process.wait()
 
 
-def fit_seconds(ranks: int, settings: list[str], policy: dict[str, str]) -> float:
-    program = [sys.executable, "-m", "openreml_dist.app.fit"]
-    if ranks > 1:
-        program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        program += ["-m", "openreml_dist.app.fit"]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [*program, *settings, f"run_dir={folder}/run"]
-        subprocess.run(command, check=True, capture_output=True, env=environment(policy))
-        return float(json.loads(Path(folder, "run", "result.json").read_text())["timings"]["fit"])
-
-
-def unit_seconds(n: int, policy: dict[str, str]) -> float:
-    command = [sys.executable, "-c", UNIT, str(n), str(os.cpu_count())]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment(policy or WAIT)).stdout)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulate", type=int, default=2000, help="number of samples")
@@ -107,9 +90,9 @@ def main() -> None:
             for busy in arguments.busy:
                 with busy_threads(busy):
                     for name, policy in by_name.items():
-                        found[0, busy, name] = unit_seconds(arguments.simulate, policy)
+                        found[0, busy, name] = unit(arguments.simulate, environment(policy or WAIT))
                         for ranks in arguments.ranks:
-                            found[ranks, busy, name] = fit_seconds(ranks, settings, policy)
+                            found[ranks, busy, name] = fit(ranks, settings, environment(policy))["fit"]
             return found, load.cores() or 0.0
 
         rounds = quiet_rounds(measure, arguments.repeats, arguments.most)
@@ -132,10 +115,7 @@ def main() -> None:
                 if busy:
                     cells.append(f"{seconds / median[ranks, arguments.busy[0], next(iter(by_name))]:.1f}")
             lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(text)
-    print(text)
+    keep(arguments.name, lines)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from record import keep
 from rounds import remark_on
 
 from openreml_dist.plan.load import OtherLoad
-
-RESULTS = Path(__file__).parent / "results"
 
 UNIT = """
 import sys, time, torch
@@ -47,15 +47,15 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
 """
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def output(*command: str, environment: Mapping[str, str] | None = None) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
-def unit(n: int) -> float:
-    return float(output(sys.executable, "-c", UNIT, str(n), str(os.cpu_count())))
+def unit(n: int, environment: Mapping[str, str] | None = None) -> float:
+    return float(output(sys.executable, "-c", UNIT, str(n), str(os.cpu_count()), environment=environment))
 
 
-def fit(ranks: int, settings: list[str]) -> dict[str, float]:
+def fit(ranks: int, settings: list[str], environment: Mapping[str, str] | None = None) -> dict[str, float]:
     """One run: seconds of the fit and of the process, seconds of its start-up, and the peak memory of the fullest rank."""
     program = [sys.executable, "-m", "openreml_dist.app.fit"]
     if ranks > 1:
@@ -63,7 +63,7 @@ def fit(ranks: int, settings: list[str]) -> dict[str, float]:
         program += ["-m", "openreml_dist.app.fit"]
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        output(*program, *settings, f"run_dir={folder}/run")
+        output(*program, *settings, f"run_dir={folder}/run", environment=environment)
         seconds = time.perf_counter() - begun
         result = json.loads(Path(folder, "run", "result.json").read_text())
     return {
@@ -141,10 +141,7 @@ def main() -> None:
                 f"| {ranks} | {method} | {ratios[0]:.2f} | {ratios[1]:.2f} | {median['startup']:.2f} | {median['noise']:.2g} "
                 f"| {(median['memory'] - baseline) / 1e9:.3f} | {median['planned'] / 1e9:.3f} |"
             )
-    text = "\n".join(lines) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(text)
-    print(text)
+    keep(arguments.name, lines)
 
 
 if __name__ == "__main__":

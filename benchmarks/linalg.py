@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from record import keep
 from rounds import remark_on
 
 from openreml_dist.grid import ProcessGrid
@@ -31,7 +32,6 @@ from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.plan.load import OtherLoad
 from openreml_dist.tiled import TiledSymmetric
 
-RESULTS = Path(__file__).parent / "results"
 SETTINGS = ((1, 1), (1, 2), (2, 1))  # ranks, threads of each
 SCALAPACK = Path(__file__).with_name("scalapack.c")
 
@@ -164,10 +164,7 @@ def main() -> None:
                 for ranks, (chosen, rate) in best.items()
                 for what, (size, rows) in zip(("factor", "inverse"), chosen, strict=True)
             ]
-    text = "\n".join([*lines, "", *notes, remark_on(load)]) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(text)
-    print(text)
+    keep(arguments.name, [*lines, "", *notes, remark_on(load)])
 
 
 def rows_of(n: int, rounds: list[dict]) -> list[str]:

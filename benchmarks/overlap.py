@@ -17,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from linalg import tiles
+from record import keep
 from rounds import remark_on
 from torch import Tensor
 
@@ -31,7 +31,6 @@ from openreml_dist.grid import ProcessGrid, Transfer
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.plan.load import OtherLoad
 
-RESULTS = Path(__file__).parent / "results"
 GRIDS = ((2, 1), (1, 2))
 RANKS = 2
 
@@ -146,10 +145,7 @@ def main() -> None:
             compute, in_turn, overlapped = (found[name, setting] for setting in ("compute", "in turn", "overlapped"))
             hidden = (in_turn - overlapped) / (in_turn - compute)
             lines.append(f"| {rows} x {columns} | {name} | {compute:.3f} | {in_turn:.3f} | {overlapped:.3f} | {hidden:.0%} |")
-    lines += ["", remark_on(load)]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "overlap.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    keep("overlap", [*lines, "", remark_on(load)])
 
 
 if __name__ == "__main__":

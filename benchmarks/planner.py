@@ -12,9 +12,9 @@ import argparse
 import os
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 from linalg import in_processes, ours
+from record import keep
 from rounds import remark_on
 
 from openreml_dist.app.plan import _read_a_store
@@ -24,8 +24,6 @@ from openreml_dist.plan.cost import seconds_of
 from openreml_dist.plan.load import OtherLoad
 from openreml_dist.plan.machine import Machine
 from openreml_dist.plan.work import cholesky_work, sweep_work
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def predicted(machine: Machine, n: int, ranks: int) -> list[float]:
@@ -66,9 +64,7 @@ def main() -> None:
         f"Median absolute error {statistics.median(map(abs, errors)):.0%}, largest {max(map(abs, errors)):.0%}. "
         f"{remark_on(load)}",
     ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "planner.md").write_text("\n".join(lines) + "\n")
-    print(lines[-1])
+    keep("planner", lines)
 
 
 if __name__ == "__main__":

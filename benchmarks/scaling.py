@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from record import keep
+
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import Plan, plan
 from openreml_dist.plan.machine import PRESETS
 from openreml_dist.plan.memory import FitSize
 
-RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "scaling.png"
 MACHINE = PRESETS["h100-ib"]
 MODEL = FitSize(num_kernels=1, num_fixed=20, chunk_size=2048, cache_bytes=64e9)
@@ -83,9 +84,8 @@ def main() -> None:
         *head,
         *(row(made.layout.size, ranks, made) for ranks, made in weak.items()),
     ]
-    (RESULTS / "scaling.md").write_text("\n".join(lines) + "\n")
+    keep("scaling", lines)
     draw(strong, weak)
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fit import RESULTS, simulated
+from fit import simulated
+from record import keep
 from rounds import quiet_rounds
 
 from openreml_dist.plan.load import OtherLoad
@@ -95,10 +96,7 @@ def main() -> None:
     for name in [name for name, path in checkouts.items() if path]:
         cells = [f"{statistics.median(found[name][column] for found in rounds.found):.2f}" for column in COLUMNS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(text)
-    print(text)
+    keep(arguments.name, lines)
 
 
 if __name__ == "__main__":
