@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from openreml_dist.errors import InputError
 
 COLLINEAR_TOLERANCE = 1e-7  # what a column of unit length has beyond the others; its square is what XᵀV⁻¹X sees in float64
-SHARE_TOLERANCE = 1e-6  # a column has a part in a combination above it
+SMALLEST_COEFFICIENT = 1e-6  # a column has a part in a combination above it
 BLOCK_ROWS = 100_000
 
 
@@ -60,6 +60,6 @@ def find_collinear(X: NDArray[np.float64]) -> dict[int, list[int]]:
             dependent[column] = [
                 other
                 for other, coefficient in zip(independent, coefficients, strict=True)
-                if abs(coefficient) > SHARE_TOLERANCE
+                if abs(coefficient) > SMALLEST_COEFFICIENT
             ]
     return dependent

@@ -69,7 +69,7 @@ def null_log_likelihood(y: Tensor, x: Tensor) -> float:
         x: (n, p).
     """
     X = FixedDesign.of(x)
-    e = y - X.Q @ (X.Q.mT @ y)
+    e = X.residuals(y)
     degrees_of_freedom = len(y) - X.Q.shape[1]
     variance = float(e.square().sum()) / degrees_of_freedom
     return -0.5 * (degrees_of_freedom * (math.log(variance) + 1) + X.log_gram_determinant)

@@ -78,7 +78,7 @@ def variance_tests(
     num_probes: int | None = None,
     seed: int = 1,
 ) -> VarianceTests | None:
-    """All tests of a fit. Collective. Cost: a third of a fit with several random terms, else none.
+    """All tests of a fit. Collective. Cost: about half a fit with several random terms, else none.
 
     Args:
         solver: of the fit.

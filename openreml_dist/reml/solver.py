@@ -119,7 +119,6 @@ class Solver:
         self,
         y: Tensor,
         x: Tensor,
-        start: Tensor | str = "auto",
         *,
         constrain: bool = True,
         max_iter: int = 50,
@@ -127,7 +126,7 @@ class Solver:
         num_probes: int | None = None,
         seed: int = 1,
     ) -> float:
-        """max ℓ(θ), good to the third decimal, for a third of the cost of ``fit``: the θ itself is not wanted. Collective.
+        """max ℓ(θ), good to the third decimal, for about half the cost of ``fit``: the θ itself is not wanted. Collective.
 
         ℓ is flat at its top: it is evaluated within a fiftieth of a standard error, and what is missing is added from there.
         Arguments and errors are those of ``fit``.
@@ -135,8 +134,7 @@ class Solver:
         options = DenseOptions(traces, num_probes, seed, loglik_alone=True)
         engine = DenseEngine(self.problem(y, x), options, self.phase)
         stopping = Stopping(max_iter, tolerance_theta=NEAR_THE_TOP)
-        values = start if isinstance(start, str) else self.parameters(start)
-        found = fit(engine, values, FitOptions(constrain, stopping))
+        found = fit(engine, "auto", FitOptions(constrain, stopping))
         return found.loglik + found.iterations[-1].next_step.gain
 
     def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> DensePredictor:

@@ -198,21 +198,19 @@ def open_gcta(prefix: str, with_counts: bool = True) -> Triangle:
         return _open_mph(prefix, matrix, mph_ids)
     if not ids.is_file():
         raise InputError(f"{ids}: not found, nor {mph_ids.name}, the ids of MPH")
-    pairs = read_ids(ids, 2, "FID and IID")
-    family_id, sample_id = pairs[:, 0], pairs[:, 1]
-    check_unique(str(ids), family_id, sample_id)
-    n = len(sample_id)
+    pairs = read_pairs(ids)
+    n = len(pairs)
     _check_size(matrix, n)
     num_variants = None
     if counts.is_file():
         _check_size(counts, n)
         num_variants = _constant(np.memmap(counts, dtype="<f4", mode="r")) if with_counts else None
-    return GctaGrm(prefix, family_id, sample_id, num_variants, np.memmap(matrix, dtype="<f4", mode="r"))
+    return GctaGrm(prefix, pairs[:, 0], pairs[:, 1], num_variants, np.memmap(matrix, dtype="<f4", mode="r"))
 
 
 def _open_mph(prefix: str, matrix: Path, ids: Path) -> MphGrm:
     """MPH's layout, whose header says how many samples there are."""
-    sample_id = read_ids(ids, 1, "IID")[:, 0]
+    sample_id = _read_ids(ids, 1, "IID")[:, 0]
     check_unique(str(ids), np.full(len(sample_id), "0"), sample_id)
     n, expected = len(sample_id), MPH_HEADER + 4 * (len(sample_id) * (len(sample_id) + 1) // 2)
     found = matrix.stat().st_size
@@ -229,7 +227,14 @@ def _open_mph(prefix: str, matrix: Path, ids: Path) -> MphGrm:
     return MphGrm(prefix, None, sample_id, None, values, sum2pq)
 
 
-def read_ids(path: Path, width: int, names: str) -> NDArray[np.str_]:
+def read_pairs(path: Path) -> NDArray[np.str_]:
+    """FID and IID of each line (n, 2). Raises InputError for another number of fields, and for a pair that is there twice."""
+    pairs = _read_ids(path, 2, "FID and IID")
+    check_unique(str(path), pairs[:, 0], pairs[:, 1])
+    return pairs
+
+
+def _read_ids(path: Path, width: int, names: str) -> NDArray[np.str_]:
     """The ids of a file (n, width), whose fields are called ``names``. Raises InputError for another number of fields."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist.errors import InputError
-from openreml_dist.store.gcta import GctaGrm, read_ids
-from openreml_dist.store.grm import check_unique
+from openreml_dist.store.gcta import GctaGrm, read_pairs
 from openreml_dist.store.text import open_text
 
 BLOCK_LINES = 500_000
@@ -58,17 +57,15 @@ def open_gcta_text(prefix: str, scratch: Path) -> GctaGrm | None:
         return None
     if not ids.is_file():
         raise InputError(f"{ids}: not found")
-    pairs = read_ids(ids, 2, "FID and IID")
-    check_unique(str(ids), pairs[:, 0], pairs[:, 1])
+    pairs = read_pairs(ids)
     n = len(pairs)
-    values = np.memmap(scratch / "triangle", dtype="<f4", mode="w+", shape=(n * (n + 1) // 2,))
-    if path == sparse:
-        given = np.memmap(scratch / "given", dtype=np.bool_, mode="w+", shape=values.shape)
-        _fill_(values, given, Layout(str(path), 3, 0, n))
-        return GctaGrm(prefix, pairs[:, 0], pairs[:, 1], None, values)
-    given = np.memmap(scratch / "given", dtype=np.bool_, mode="w+", shape=values.shape)
-    num_variants = _fill_(values, given, Layout(str(path), 4, 1, n))
-    _refuse_missing(str(path), given, n)
+    values, given = (
+        np.memmap(scratch / name, dtype=dtype, mode="w+", shape=(n * (n + 1) // 2,))
+        for name, dtype in (("triangle", np.dtype("<f4")), ("given", np.dtype(bool)))
+    )
+    num_variants = _fill_(values, given, Layout(str(path), 3, 0, n) if path == sparse else Layout(str(path), 4, 1, n))
+    if path == whole:
+        _refuse_missing(str(path), given, n)
     return GctaGrm(prefix, pairs[:, 0], pairs[:, 1], num_variants, values)
 
 

@@ -259,6 +259,10 @@ UNUSED = [
     Unused(
         "greml", ("+model.random.k='group(place)'", "data.covar={d}/place.covar"), ("model.random.k", "GRM", "another name")
     ),
+    *(
+        Unused(model, ("+model.random.residual='group(x)'",), ("model.random.residual", "another name", "model.residual"))
+        for model in ("greml", "spatial_ar1")
+    ),
     Unused("greml", ("data.pheno_column=[height,girth]",), ("pheno_column", "-m data.pheno_column=height,girth", "bivariate")),
     Unused("greml", ("data.pedigree={d}/pedigree.csv",), ("data.pedigree", "no term is a pedigree", "animal_model")),
     Unused("repeated_records", ("data.pedigree={d}/pedigree.csv",), ("data.pedigree", "no term is a pedigree")),

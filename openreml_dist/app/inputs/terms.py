@@ -41,12 +41,9 @@ def structures_of(settings: FitConfig, grms: Grms, pedigree: Any) -> dict[str, S
     """Random terms by name, and the residual if it is given.
 
     Raises:
-        ConfigError: for words that cannot be read.
+        ConfigError: for words that cannot be read, a random term that is called residual.
     """
-    texts = {f"model.random.{name}": (name, text) for name, text in random_terms(settings).items()}
-    if settings.model.residual is not None:
-        texts["model.residual"] = ("residual", settings.model.residual)
-    return {name: parse_structure(text, where, grms, pedigree) for where, (name, text) in texts.items()}
+    return _parsed(random_terms(settings), settings, grms, pedigree)
 
 
 def grm_names(settings: FitConfig) -> list[str]:
@@ -61,12 +58,18 @@ def named_grms(settings: FitConfig) -> Grms:
 
 def grms_used(terms: Mapping[str, str], settings: FitConfig) -> set[str]:
     """GRMs that some of these terms, or the residual, refer to."""
-    texts = {f"model.random.{name}": text for name, text in terms.items()}
-    if settings.model.residual is not None:
-        texts["model.residual"] = settings.model.residual
-    stores = named_grms(settings)
-    found = (parse_structure(text, where, stores) for where, text in texts.items())
+    found = _parsed(terms, settings, named_grms(settings), None).values()
     return {factor.grm for structure in found for factor in factors(structure) if isinstance(factor, Genomic)}
+
+
+def _parsed(terms: Mapping[str, str], settings: FitConfig, grms: Grms, pedigree: Any) -> dict[str, Structure]:
+    """Terms and, if it is given, the residual, each from its words."""
+    if "residual" in terms:
+        raise ConfigError("model.random.residual: give the term another name, or write it as model.residual")
+    found = {name: parse_structure(text, f"model.random.{name}", grms, pedigree) for name, text in terms.items()}
+    if settings.model.residual is not None:
+        found["residual"] = parse_structure(settings.model.residual, "model.residual", grms, pedigree)
+    return found
 
 
 def genetic_terms(settings: FitConfig) -> set[str] | None:

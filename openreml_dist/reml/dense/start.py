@@ -12,7 +12,7 @@ from torch import Tensor
 from openreml_dist.errors import ConfigError
 from openreml_dist.reml.dense.problem import Problem
 
-SMALLEST_SHARE = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
+SMALLEST_PROPORTION = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
 
 
 METHODS = ("auto", "haseman-elston", "equal")
@@ -52,8 +52,8 @@ def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
     phenotypic = float(e.square().sum()) / (n - p)
     KZ, Ke = products[:, :, :-1], products[:, :, -1].double()
     diagonal_means = (KZ * Z).sum(dim=(1, 2), dtype=torch.float64) / (count * n)
-    shares = phenotypic / diagonal_means.cpu()  # of a component that alone explained everything
+    largest = phenotypic / diagonal_means.cpu()  # of a component that alone explained everything
     flat = KZ.flatten(start_dim=1)
     gram = torch.stack([(flat * row).sum(dim=1, dtype=torch.float64) for row in flat]) / count
     solved = torch.linalg.lstsq(gram.cpu(), (Ke @ e).cpu()[:, None], driver="gelsd").solution[:, 0]
-    return torch.minimum(torch.maximum(solved, SMALLEST_SHARE * shares), shares)
+    return torch.minimum(torch.maximum(solved, SMALLEST_PROPORTION * largest), largest)
