@@ -65,7 +65,9 @@ def test_a_relationship_matrix_that_is_the_identity_determines_the_sum_alone(
         assert run.result["confounded"] == ["same", "residual"]
         assert all(value is None for c in run.result["components"] for name, value in c.items() if name != "name")
         assert "cannot be told apart by these records: logL does not change along" in run.output
-        assert run.output.index("same, residual cannot be told apart beside the fixed effects") < run.output.index("next step/SE")
+        assert run.output.index("same, residual cannot be told apart beside the fixed effects") < run.output.index(
+            "next step/SE"
+        )
         assert run.result["num_iterations"] <= 4
         found.append((run.result["phenotypic_variance"], run.result["phenotypic_variance_se"]))
     variance = cohort.traits[:, 0].var(ddof=1)
@@ -109,9 +111,7 @@ def test_a_relationship_matrix_beside_its_parts_is_named_before_the_iteration(
 
 
 @LAUNCHED
-def test_a_factor_that_is_fixed_and_random_is_named_before_the_iteration(
-    cohort: Cohort, tmp_path: Path, launched: str
-) -> None:
+def test_a_factor_that_is_fixed_and_random_is_named_before_the_iteration(cohort: Cohort, tmp_path: Path, launched: str) -> None:
     tables = (*cohort.data(), f"data.covar={cohort.folder / 'factors.covar'}", "model.fixed='1 + batch'")
     terms = ("+model.random.genetic='genomic(id)'", "+model.random.again='group(batch)'")
     run = fit(launched, tmp_path / "run", *tables, *terms)
@@ -121,11 +121,3 @@ def test_a_factor_that_is_fixed_and_random_is_named_before_the_iteration(
     apart = fit("inside", tmp_path / "apart", *tables, terms[0])
     for name, (value, se) in estimates(apart).items():
         assert estimates(run)[name] == (pytest.approx(value, rel=1e-5), pytest.approx(se, rel=1e-5))
-
-
-@LAUNCHED
-def test_one_wild_value_of_two_traits_leaves_the_other_as_it_is(cohort: Cohort, tmp_path: Path, launched: str) -> None:
-    n, traits = len(cohort.main), cohort.traits[:, [0, 2]].copy()
-    traits[17, 0] = 300 * traits[:, 0].std()
-    run = bivariate(cohort, tmp_path, launched, traits)
-    assert run.exit_code == 0 and run.result["num_iterations"] <= 30

@@ -29,8 +29,8 @@ FAMILY, SEX = np.arange(N) // 3, np.arange(N) % 2
 CENTRE = np.eye(N) - 1 / N
 CENTRED = CENTRE @ K1 @ CENTRE
 ONE, BY_FAMILY, BY_SEX = np.ones((N, 1)), np.eye(N // 3)[FAMILY], np.eye(2)[SEX]
-EFFECTS = np.linalg.cholesky(0.5 * K1 + 0.3 * K2) @ random.normal(size=N)
-Y = torch.tensor(EFFECTS + 0.8 * random.normal(size=N) + 0.7 * random.normal(size=N // 3)[FAMILY])
+EFFECTS = np.linalg.cholesky(1.2 * K1 + 1.8 * K2) @ random.normal(size=N)
+Y = torch.tensor(EFFECTS + 0.6 * random.normal(size=N) + 0.7 * random.normal(size=N // 3)[FAMILY])
 
 Model = tuple[list[Term], list[np.ndarray], np.ndarray]
 
@@ -81,7 +81,6 @@ MODELS: dict[str, tuple[Model, list[dict[str, float]], list[str]]] = {
 
 
 def dense(terms: list[Term], X: np.ndarray, grid: ProcessGrid | None = None, traces: str = "auto") -> DenseEngine:
-    probes = 64
     return Solver.of(Covariance(terms), grid or ProcessGrid.single(), 40).engine(Y, torch.tensor(X), traces, 64)
 
 
