@@ -58,7 +58,7 @@ class Estimator:
         """Estimate, each iterate shown and kept as it is accepted. Collective."""
         settings, parameters = self.settings, engine.covariance.parameters
         stopping = Stopping(settings.max_iter, settings.tolerance_theta, settings.tolerance_loglik)
-        options = FitOptions(settings.constrain, stopping, partial(self._keep, parameters=parameters))
+        options = FitOptions(settings.constrain, stopping, partial(self._keep, parameters=parameters), self._warn)
         result = fit(engine, starting_point(settings, parameters), options)
         LOGGER.info("%s after %d iterations: %s", result.status, result.num_iterations, result.message)
         return result
@@ -84,6 +84,11 @@ class Estimator:
         settings = self.settings
         num_probes = number_of_probes(settings.traces, settings.num_probes)
         return {"traces": settings.traces, "num_probes": num_probes, "seed": settings.seed}
+
+    def _warn(self, sentence: str) -> None:
+        """Before the iteration. Local: rank 0."""
+        self.here.say(f"warning: {sentence}")
+        LOGGER.warning(sentence)
 
     def _keep(self, iteration: Iteration, parameters: tuple[str, ...]) -> None:
         """Show and keep one accepted iterate. Local: rank 0."""

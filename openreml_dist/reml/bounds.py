@@ -31,6 +31,8 @@ class Bounds:
             beside it, where the score has a sign, and is approached a factor at a time.
         fixed: (r,) parameters that keep their value, which is both of their bounds.
         beside: (r,) where ``lower`` was before vanishing bounds were approached; −inf for the others.
+        tied: (r,) parameters that keep their value, since others make up for them.
+        ridges: (r, d) how: directions along which ℓ does not change, each with one tied parameter.
     """
 
     lower: Tensor
@@ -38,13 +40,15 @@ class Bounds:
     vanishing: Tensor
     fixed: Tensor
     beside: Tensor
+    tied: Tensor
+    ridges: Tensor
 
     @classmethod
     def of(cls, lower: Tensor, upper: Tensor | None = None) -> Bounds:
         """Bounds without ``vanishing`` ones; by default none above."""
         upper = torch.full_like(lower, math.inf) if upper is None else upper
         none = torch.zeros_like(lower, dtype=torch.bool)
-        return cls(lower, upper, none, none, torch.full_like(lower, -math.inf))
+        return cls(lower, upper, none, none, torch.full_like(lower, -math.inf), none, lower.new_zeros(len(lower), 0))
 
     def clip(self, theta: Tensor) -> Tensor:
         """The nearest θ within the bounds."""
@@ -70,8 +74,13 @@ class Bounds:
         return replace(self, lower=torch.where(self.vanishing, nearest, self.lower))
 
     def holding(self, theta: Tensor, score: Tensor) -> Tensor:
-        """(r,) parameters that are on a bound and would go beyond it, or are fixed."""
-        return self.fixed | ((theta <= self.lower) & (score <= 0)) | ((theta >= self.upper) & (score >= 0))
+        """(r,) parameters that are on a bound and would go beyond it, or keep their value."""
+        return self.fixed | self.tied | ((theta <= self.lower) & (score <= 0)) | ((theta >= self.upper) & (score >= 0))
+
+    def open_ridges(self, held: Tensor) -> Tensor:
+        """(r, d) those ridges that no parameter on a bound (r,) closes: there one of the tied is at its best on its own."""
+        closed = ((self.ridges != 0) & (held & ~self.tied)[:, None]).any(dim=0)
+        return self.ridges[:, ~closed]
 
 
 def bounds_of_model(covariance: Covariance, phenotypic: float, constrain: bool) -> Bounds:

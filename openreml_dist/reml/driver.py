@@ -94,7 +94,7 @@ def _climb(path: _Path, stopping: Stopping, schedule: Schedule) -> Generator[Req
         expected = None
         if in_doubt or is_implausible(path.last) or is_blind(step, path.bounds):
             expected = yield from _expected_information(step)
-        B, misled = _curvature(step, E, path.bounds.lower, expected)
+        B, misled = _curvature(step, E, path.bounds, expected)
         how = schedule.following(step.evaluation, path.last.largest_move, path.last.noise)
         trial, radius, evaluations, ratio = yield from _improve(step, B, path.bounds, radius, how)
         if trial is None:
@@ -191,7 +191,7 @@ def _fix_unknown(step: Step, bounds: Bounds) -> Generator[Request, Reply, Bounds
     may all three be at a special θ, as of the correlation of a term whose variance is 0, but not beside it.
     """
     theta = step.theta
-    nothing = says_nothing(step.AI, theta) & ~changes_loglik(step) & ~bounds.fixed
+    nothing = says_nothing(step.AI, theta) & ~changes_loglik(step) & ~bounds.fixed & ~bounds.tied
     special = ((theta == 0) | (theta <= bounds.lower) | (theta >= bounds.upper)) & ~nothing
     ordinary = bounds.clip(torch.where(special, theta + BESIDE * theta.abs().max(), theta))
     for point in (theta, ordinary):
@@ -251,24 +251,29 @@ def _gain_ratio(trial: Reply, step: Step, model: ModelStep) -> float:
 
 def _describe(number: int, step: Step, E: Tensor, bounds: Bounds, evaluations: int) -> Iteration:
     """The iterate with its distance from the optimum as the quadratic model sees it."""
-    B, _ = _curvature(step, E, bounds.lower)
+    B, _ = _curvature(step, E, bounds)
     next_step = bounded_step(step.score, B, step.theta, bounds, radius=math.inf)
     held = bounds.holding(step.theta, step.score)
     standard_errors = torch.linalg.inv(B).diagonal().sqrt()
     largest_move = float((next_step.delta.abs() / standard_errors).max())
     noise = float((monte_carlo_errors(step.score_noise, B, held) / standard_errors).max())
-    return Iteration(number, step, evaluations, held & ~bounds.fixed, bounds.fixed, next_step, largest_move, noise)
+    at_bound = held & ~bounds.fixed & ~bounds.tied
+    ridges = bounds.open_ridges(at_bound)
+    tied = bounds.tied & (ridges != 0).any(dim=1)
+    at_bound = at_bound | (bounds.tied & ~tied)
+    return Iteration(number, step, evaluations, at_bound, bounds.fixed, tied, ridges, next_step, largest_move, noise)
 
 
-def _curvature(step: Step, E: Tensor, lower: Tensor, expected: Tensor | None = None) -> tuple[Tensor, bool]:
+def _curvature(step: Step, E: Tensor, bounds: Bounds, expected: Tensor | None = None) -> tuple[Tensor, bool]:
     """B = AI + E, positive definite, and whether the expected information had to take its place in any direction.
 
-    A variance of which the data say nothing, such as one of fixed effects, keeps its value.
+    A variance of which the data say nothing, such as one of fixed effects, keeps its value; what is tied stands apart.
     """
-    B, misled = step.AI + E, False
+    apart = (bounds.tied[:, None] | bounds.tied) & ~torch.eye(len(E), dtype=torch.bool)
+    B, misled = torch.where(apart, 0.0, step.AI + E), False
     if expected is not None:
-        B, misled = raised_to_expected(B, expected)
-    unknown = (lower == 0) & (step.theta > 0) & (B.diagonal() * step.theta.square() < NO_INFORMATION)
+        B, misled = raised_to_expected(B, torch.where(apart, 0.0, expected))
+    unknown = (bounds.lower == 0) & ~bounds.tied & (step.theta > 0) & (B.diagonal() * step.theta.square() < NO_INFORMATION)
     B = torch.where(unknown[:, None] | unknown, 0.0, B)
     return positive_definite(B + torch.diag(torch.where(unknown, step.theta.pow(-2), 0.0))), misled
 

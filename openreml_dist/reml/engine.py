@@ -21,6 +21,7 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.cost import PlannedFit
 from openreml_dist.reml.bounds import Bounds
 from openreml_dist.reml.prediction import Predictor
+from openreml_dist.reml.ridges import Gram
 from openreml_dist.reml.step import How, Information, LogLikelihood, Step
 
 
@@ -110,6 +111,9 @@ class Engine(Protocol):
         Raises:
             ConfigError: for a method that there is not, or not for this model.
         """
+
+    def gram(self) -> Gram | None:
+        """How far the derivatives of V differ beside X; None where V is not linear in θ. Collective."""
 
     def evaluate(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer every request, in order. Collective: the same requests on every rank, the same replies.

@@ -8,21 +8,28 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from openreml_dist.errors import ConfigError
+from openreml_dist.log import LOGGER
 from openreml_dist.reml.bounds import Bounds
 from openreml_dist.reml.driver import average_information
 from openreml_dist.reml.engine import Engine
 from openreml_dist.reml.outcome import Iteration, Outcome, Stopping
 from openreml_dist.reml.result import FitResult
+from openreml_dist.reml.ridges import Ridges
 from openreml_dist.reml.rounds import drive
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to iterate; the arguments of ``Solver.fit``, where they are explained."""
+    """How to iterate; the arguments of ``Solver.fit``, where they are explained.
+
+    Attributes:
+        warn: told on rank 0, before the iteration, what no phenotype could determine.
+    """
 
     constrain: bool = True
     stopping: Stopping = field(default_factory=Stopping)
     report: Callable[[Iteration], None] | None = None
+    warn: Callable[[str], None] = LOGGER.warning
 
 
 def fit(engine: Engine, start: Tensor | str, options: FitOptions) -> FitResult:
@@ -35,6 +42,11 @@ def fit(engine: Engine, start: Tensor | str, options: FitOptions) -> FitResult:
     bounds = engine.bounds(options.constrain)
     theta = engine.start(start) if isinstance(start, str) else start
     check_start(engine.covariance.parameters, theta, bounds)
+    if (gram := engine.gram()) is not None:
+        ridges = Ridges.of(gram, bounds)
+        theta, bounds = ridges.tie(theta, bounds)
+        for sentence in ridges.sentences(engine.covariance.parameters) if engine.grid.is_root else ():
+            options.warn(sentence)
     dialogues = None
     if engine.grid.is_root:
         beside = bounds.beside_vanishing(theta)

@@ -49,13 +49,18 @@ class FixedDesign:
         """log|XᵀX|."""
         return 2 * float(self.R.diagonal().abs().log().sum())
 
+    def projected(self, B: Tensor) -> Tensor:
+        """(I − QQᵀ)B for B (n,) or (n, m). Local."""
+        MB: Tensor = B - self.Q @ (self.Q.mT @ B)
+        return MB
+
     def residuals(self, y: Tensor) -> Tensor:
         """e (n,), y less its least-squares fit on X. Local.
 
         Raises:
             InputError: if nothing is left, on every rank.
         """
-        e: Tensor = y - self.Q @ (self.Q.mT @ y)
+        e = self.projected(y)
         if float(e.norm()) <= NOTHING_LEFT * float(y.norm()):
             raise InputError("y is constant, or a linear combination of the columns of x: there is no variance to estimate")
         return e

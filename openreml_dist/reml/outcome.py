@@ -61,6 +61,8 @@ class Iteration:
         evaluations: of V(θ) that this iteration took.
         at_bound: (r,) parameters held on a bound.
         fixed: (r,) parameters that keep their value, since the likelihood of these data does not depend on them.
+        tied: (r,) parameters that keep their value, since others make up for them.
+        ridges: (r, d) how: directions along which the likelihood does not change.
         next_step: what the quadratic model would do next, with no trust region; its size says how far off the optimum is.
         largest_move: of ``next_step``, in standard errors.
         noise: largest Monte-Carlo error of θ + ``next_step``, in standard errors; 0 where the traces are exact.
@@ -71,14 +73,16 @@ class Iteration:
     evaluations: int
     at_bound: Tensor
     fixed: Tensor
+    tied: Tensor
+    ridges: Tensor
     next_step: ModelStep
     largest_move: float
     noise: float
 
     @property
     def held(self) -> Tensor:
-        """(r,) parameters without a part in the next step: on a bound, or fixed."""
-        return self.at_bound | self.fixed
+        """(r,) parameters without a part in the next step: on a bound, fixed or tied."""
+        return self.at_bound | self.fixed | self.tied
 
 
 @dataclass(frozen=True)

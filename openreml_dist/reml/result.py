@@ -14,6 +14,7 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance, Quantity
 from openreml_dist.reml.outcome import Iteration, Outcome, Status
+from openreml_dist.reml.ridges import combination
 from openreml_dist.reml.sampling import Sampling
 from openreml_dist.reml.trust import NO_INFORMATION, monte_carlo_errors, positive_definite
 
@@ -91,7 +92,7 @@ class FitResult:
         """Read the last iterate, of which Py (n,) is."""
         step, held = outcome.last.step, outcome.last.held
         fixed = outcome.last.fixed
-        sampling = Sampling.of(step.AI, held, fixed)
+        sampling = Sampling.of(step.AI, held, fixed, outcome.last.ridges)
         status, message = outcome.status, outcome.message
         if status.exit_code == 0 and (sampling.confounded or (covariance.is_linear and bool(fixed.any()))):
             status, message = Status.NOT_IDENTIFIED, f"{message}, and logL does not change along a line through the estimate"
@@ -154,8 +155,7 @@ class FitResult:
         found = []
         for direction in self.known.undetermined.mT:
             parts = torch.where(self.known.told, 0.0, direction / direction[direction.abs().argmax()]).tolist()
-            terms = [_summand(part, name) for part, name in zip(parts, self.parameters, strict=True) if abs(part) > 1e-6]
-            found.append(" ".join(terms).removeprefix("+ "))
+            found.append(combination(parts, self.parameters))
         return tuple(found)
 
     @property
@@ -241,11 +241,6 @@ def proportion_gradient(theta: Tensor, components: list[int]) -> Tensor:
     gradient = -theta[components].sum() / total**2 * torch.ones_like(theta)
     gradient[components] += 1 / total
     return gradient
-
-
-def _summand(part: float, name: str) -> str:
-    factor = "" if math.isclose(abs(part), 1, rel_tol=1e-6) else f"{abs(part):.3g} "
-    return f"{'-' if part < 0 else '+'} {factor}{name}"
 
 
 def _number(value: Tensor) -> float | None:

@@ -34,10 +34,11 @@ class Sampling:
     unknown: Tensor
 
     @classmethod
-    def of(cls, AI: Tensor, held: Tensor, unknown: Tensor | None = None) -> Sampling:
-        """From the average information (r, r), some parameters (r,) being held on a bound, or because they are unknown.
+    def of(cls, AI: Tensor, held: Tensor, unknown: Tensor | None = None, ridges: Tensor | None = None) -> Sampling:
+        """From the average information (r, r), some parameters (r,) being held on a bound, or because they are unknown or tied.
 
-        A free parameter without any information is not told either; nothing else depends on it. Local.
+        A free parameter without any information is not told either; nothing else depends on it. Of what is tied the
+        directions are given in which ℓ does not change, ``ridges`` (r, d). Local.
         """
         covariance, undetermined, told = torch.zeros_like(AI), AI.new_zeros(len(AI), 0), torch.zeros_like(held)
         places = torch.nonzero(~held & (AI.diagonal() > NOTHING)).flatten()
@@ -50,6 +51,9 @@ class Sampling:
             undetermined = AI.new_zeros(len(AI), int((~known).sum()))
             undetermined[places] = directions[:, ~known]
             told[places] = ~(vectors[:, ~known].abs() > LEAST_PART).any(dim=1)
+        if ridges is not None:
+            undetermined = torch.cat([undetermined, ridges], dim=1)
+            told = told & ~(ridges != 0).any(dim=1)
         return cls(covariance, undetermined, told, torch.zeros_like(held) if unknown is None else unknown)
 
     @classmethod

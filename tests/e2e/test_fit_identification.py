@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.data import Cohort, write_grm
+from tests.e2e.data import Cohort, relationships, write_grm
 from tests.e2e.programs import Finished, fit
 
 LAUNCHED = pytest.mark.parametrize("launched", ["inside", "torchrun"])
@@ -65,6 +65,10 @@ def test_a_relationship_matrix_that_is_the_identity_determines_the_sum_alone(
         assert run.result["confounded"] == ["same", "residual"]
         assert all(value is None for c in run.result["components"] for name, value in c.items() if name != "name")
         assert "cannot be told apart by these records: logL does not change along" in run.output
+        assert run.output.index("same, residual cannot be told apart beside the fixed effects") < run.output.index(
+            "next step/SE"
+        )
+        assert run.result["num_iterations"] <= 4
         found.append((run.result["phenotypic_variance"], run.result["phenotypic_variance_se"]))
     variance = cohort.traits[:, 0].var(ddof=1)
     for value, se in found:
@@ -84,3 +88,36 @@ def test_two_traits_on_nearly_one_line_end_at_a_correlation_of_one(cohort: Cohor
     assert "genetic.correlation[trait1,trait2] has run to 1, so it has no standard error" in run.output
     variances = [estimates(run)[f"genetic.variance[trait{t}]"][0] for t in (1, 2)]
     assert variances[1] == pytest.approx(4 * variances[0], rel=1e-3) and variances[0] > 0.1
+
+
+@LAUNCHED
+def test_a_relationship_matrix_beside_its_parts_is_named_before_the_iteration(
+    cohort: Cohort, tmp_path: Path, launched: str
+) -> None:
+    n, other = len(cohort.main), relationships(np.random.default_rng(6), len(cohort.main), 90)
+    for name, matrix in {"rest": other, "all": (150 * cohort.main + 90 * other) / 240}.items():
+        write_grm(tmp_path / f"{name}.grm.zarr", matrix, np.arange(n))
+    grms = f"[{cohort.folder / 'main.grm.zarr'},{tmp_path / 'rest.grm.zarr'},{tmp_path / 'all.grm.zarr'}]"
+    run = fit(launched, tmp_path / "run", f"data.grm={grms}", f"data.pheno={cohort.folder / 'traits.phen'}")
+    said = "logL does not change along - 0.625 main - 0.375 rest + all; all is kept where it is"
+    assert run.output.index(said) < run.output.index("next step/SE")
+    without = grms.replace(f",{tmp_path / 'all.grm.zarr'}", "")
+    apart = fit("inside", tmp_path / "apart", f"data.grm={without}", f"data.pheno={cohort.folder / 'traits.phen'}")
+    assert run.result["loglik"] == pytest.approx(apart.result["loglik"], abs=1e-7)
+    at_bound = apart.result["status"] == "converged_at_bound"
+    assert run.result["status"] == ("converged_at_bound" if at_bound else "not_identified")
+    assert run.result["confounded"] == ([] if at_bound else ["main", "rest", "all"])
+    assert run.result["phenotypic_variance_se"] == pytest.approx(apart.result["phenotypic_variance_se"], rel=1e-5)
+
+
+@LAUNCHED
+def test_a_factor_that_is_fixed_and_random_is_named_before_the_iteration(cohort: Cohort, tmp_path: Path, launched: str) -> None:
+    tables = (*cohort.data(), f"data.covar={cohort.folder / 'factors.covar'}", "model.fixed='1 + batch'")
+    terms = ("+model.random.genetic='genomic(id)'", "+model.random.again='group(batch)'")
+    run = fit(launched, tmp_path / "run", *tables, *terms)
+    said = "logL does not depend on again: nothing is left of it beside the fixed effects"
+    assert run.output.index(said) < run.output.index("next step/SE")
+    assert run.result["status"] == "not_identified" and run.result["unknown"] == ["again"]
+    apart = fit("inside", tmp_path / "apart", *tables, terms[0])
+    for name, (value, se) in estimates(apart).items():
+        assert estimates(run)[name] == (pytest.approx(value, rel=1e-5), pytest.approx(se, rel=1e-5))

@@ -16,6 +16,7 @@ from openreml_dist.plan.memory import FitSize
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.prediction import Predictor
+from openreml_dist.reml.ridges import Gram
 from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.step import Information, LogLikelihood, Step
 from tests.helpers.oracle import Case, Oracle
@@ -60,6 +61,12 @@ class WholeMatrices:
 
     def start(self, method: str) -> Tensor:
         return self.covariance.start(self.case.y.square())
+
+    def gram(self) -> Gram:
+        Q, _ = torch.linalg.qr(self.case.X)
+        M = torch.eye(len(Q), dtype=torch.float64) - Q @ Q.mT
+        whole = torch.stack(list(self.case.matrices))
+        return Gram.of(M @ whole @ M, torch.linalg.matrix_norm(whole))
 
     def evaluate(self, requests: Sequence[Request]) -> list[Reply]:
         return [self._answer(request) for request in requests]

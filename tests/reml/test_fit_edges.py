@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, FitResult, Grouping, Identity, Kernel
@@ -77,6 +78,42 @@ def test_two_traits_that_are_nearly_one_line_end_at_a_correlation_of_one(start: 
     assert 0.7e-3 < float(noise) < 1.4e-3
     assert found.iterations[-1].next_step.gain < 1e-5  # of ℓ
     assert derived(found)["G.variance[a]"][0] == pytest.approx(1.176958, rel=1e-3)  # whatever the start
+
+
+def loglik_of_two_traits(theta: np.ndarray, K: np.ndarray, Y: np.ndarray) -> float:
+    """ℓ of Y (n, 2) with a mean a trait, individual by individual in the eigenvectors of K."""
+    values, vectors = np.linalg.eigh(K)
+    one, Y = vectors.T @ np.ones(len(K)), vectors.T @ Y
+    G, R = (L @ L.T for L in (np.array([[a, 0], [b, c]]) for a, b, c in theta.reshape(2, 3)))
+    V = values[:, None, None] * G + R
+    V_inv = np.linalg.inv(V)
+    information = np.einsum("i,ijk,i->jk", one, V_inv, one)
+    projected = np.einsum("i,ijk,ik->j", one, V_inv, Y)
+    yPy = np.einsum("ij,ijk,ik->", Y, V_inv, Y) - projected @ np.linalg.solve(information, projected)
+    return float(-0.5 * (np.linalg.slogdet(V)[1].sum() + np.linalg.slogdet(information)[1] + yPy))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_one_wild_value_of_one_trait_ends_where_whole_matrices_do(seed: int) -> None:
+    """A value 300 SD away takes the variance of its trait; the other trait keeps its own."""
+    generator, n = np.random.default_rng(seed), 120
+    features = generator.standard_normal((n, 200))
+    K = features @ features.T / 200
+    Y = np.linalg.cholesky(K) @ generator.standard_normal((n, 2)) + generator.standard_normal((n, 2))
+    Y[17, 0] += 300 * Y[:, 0].std()
+    trait, individual = np.repeat([0, 1], n), np.tile(np.arange(n), 2)
+    genetic = HadamardProduct(Unstructured(["a", "b"], "G").selected(trait), Kernel.from_array(K).K.selected(individual))
+    residual = HadamardProduct(Unstructured(["a", "b"], "R").selected(trait), SameLevel(individual, "individual"))
+    found = REML(Covariance([genetic, residual])).fit(
+        torch.tensor(Y.T.reshape(-1)), torch.tensor(np.kron(np.eye(2), np.ones((n, 1))))
+    )
+    assert found.status in ("converged", "converged_at_bound") and found.num_iterations <= 35
+    theta = found.theta.numpy()
+    assert found.loglik == pytest.approx(loglik_of_two_traits(theta, K, Y), abs=1e-6)
+    unit = np.tile([Y[:, 0].std(), Y[:, 1].std(), Y[:, 1].std()], 2)
+    for start in ([0.7, 0, 0.7, 0.7, 0, 0.7], [0.1, 0.3, 0.5, 1, 0, 0.7], [0.1, -0.3, 0.5, 1, 0, 0.7]):
+        best = minimize(lambda x: -loglik_of_two_traits(x * unit, K, Y), start, method="BFGS")
+        assert found.loglik > -best.fun - 1e-5
 
 
 def test_a_correlation_without_a_variance_stays_where_it_is() -> None:

@@ -24,10 +24,12 @@ from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.schedule import DenseSchedule, choose_schedule
 from openreml_dist.reml.dense.start import choose_start, haseman_elston
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
+from openreml_dist.reml.ridges import Gram
 from openreml_dist.reml.step import Step
 from openreml_dist.tiled import Workspace
 from openreml_dist.traces import METHODS, number_of_probes
 
+RIDGE_PROBES = 4  # r derivatives of rank q differ in q random products if r ≤ q(q + 1)/2
 REMEMBERED = 2  # evaluations whose Py is kept: the last iterate and the trial after it
 
 
@@ -62,6 +64,7 @@ class DenseEngine:
         self._seed = options.seed
         self._phase = phase
         self._probes: Probes | None = None  # functions of the problem and the seed, made when they are first needed
+        self._gram: Gram | None = None
         self._remembered: list[tuple[Step, Tensor]] = []
 
     @property
@@ -99,20 +102,39 @@ class DenseEngine:
         """Haseman-Elston regression with the probes of the traces, or equal parts of the phenotypic variance. Collective."""
         problem = self.problem
         if choose_start(method, self.why_not(Capability.HASEMAN_ELSTON)) == "haseman-elston":
-            products, Z = self._random_products()
+            products, Z = self._random_products(self._num_probes)
             if self._schedule.uses_probes:
                 self._probes = self._made_probes(products, Z)
             return haseman_elston(problem, products, Z)
         with problem.grid.together("choosing the start"):
             return self.covariance.start(problem.X.residuals(problem.y).square().cpu())
 
-    def _random_products(self) -> tuple[Tensor, Tensor]:
-        """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, e the residuals. Collective; one pass over the kernels."""
-        problem = self.problem
-        Z = draw_probes(problem.layout.size, self._num_probes, self._seed).to(problem.grid.device)
-        Ze = torch.cat([Z, problem.X.residuals(problem.y)[:, None].float()], dim=1)
+    def gram(self) -> Gram | None:
+        """From the products that the start and the probes need anyway; else from one pass over the kernels. Collective."""
+        if self._gram is None and self.covariance.is_linear:
+            if self._schedule.uses_probes and self._probes is None:
+                self._probes = self._made_probes(*self._random_products(self._num_probes))
+            else:
+                self._random_products(RIDGE_PROBES)
+        return self._gram
+
+    def _random_products(self, count: int) -> tuple[Tensor, Tensor]:
+        """K_k [Z e] (r, n, s + 1) and Z (n, s), float32, e the residuals; with them the Gram matrix of M K_k M.
+
+        Collective; one pass over the kernels.
+        """
+        problem, n, X = self.problem, self.problem.layout.size, self.problem.X
+        Z = draw_probes(n, count, self._seed).to(problem.grid.device)
+        W = X.projected(torch.randn(n, RIDGE_PROBES, generator=torch.Generator().manual_seed(self._seed)).to(Z.device).double())
+        operands = torch.cat([Z, X.residuals(problem.y)[:, None].float(), W.float()], dim=1)
         ones = torch.ones(len(self.covariance.parameters), dtype=torch.float64)
-        return self.covariance.times(Ze, ones, problem.grid, problem.layout, self._phase("reading the kernels")), Z
+        progress = self._phase("reading the kernels")
+        products = self.covariance.times(operands, ones, problem.grid, problem.layout, progress)
+        s = Z.shape[1]
+        sizes = products[:, :, :s].square().sum(dim=(1, 2), dtype=torch.float64) * (RIDGE_PROBES / s)
+        projected = torch.stack([X.projected(KW.double()) for KW in products[:, :, s + 1 :]])
+        self._gram = Gram.of(projected, sizes.sqrt())
+        return products[:, :, : s + 1], Z
 
     def _made_probes(self, products: Tensor, Z: Tensor) -> Probes:
         """Probes, with controls where all depends on them. Collective; with controls another pass over the kernels."""
@@ -129,7 +151,7 @@ class DenseEngine:
 
     def _answer(self, request: Request) -> Reply:
         if self._schedule.uses_probes and self._probes is None:
-            self._probes = self._made_probes(*self._random_products())
+            self._probes = self._made_probes(*self._random_products(self._num_probes))
         try:
             if request.want is Want.INFORMATION:
                 return expected_information(self.problem, request.theta, self._phase, request.how.dtype)
