@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist import Covariance, Grouping, Identity, MixedModel
-from openreml_dist.covariance import AR1, Scaled
+from openreml_dist.covariance import AR1Correlation, Scaled
 from openreml_dist.models import Group, Unstructured
 from openreml_dist.reml import FitResult, Solver, Stopping, null_log_likelihood, trait_estimates, variance_tests
 from openreml_dist.reml.traits import traits_of
@@ -58,7 +58,7 @@ def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
 
 def test_correlations_have_no_test_of_variances() -> None:
     y, _ = grouped(np.random.default_rng(3), [8, 5])
-    covariance = Covariance([Scaled(AR1(N, "row"), "field"), Identity(N)])
+    covariance = Covariance([Scaled(AR1Correlation(N, "row"), "field"), Identity(N)])
     solver = Solver.of(covariance)
     assert variance_tests(solver, solver.fit(y, X), y, X) is None
 

@@ -258,3 +258,31 @@ def test_numbers_with_a_point_beside_whole_ones_are_named(files) -> None:
     numbers = [str(i) for i in range(3, 12)]
     with pytest.raises(InputError, match=r"Probable cause: numbers are written in two ways: 3.0 in .*pheno, 3 in all.grm.zarr"):
         read_inputs(data, [Grm(numbers, numbers)])
+
+
+def test_some_numbers_written_otherwise_are_named(files) -> None:
+    numbers = [str(i) for i in range(1, 13)]
+    written = ["1.0", "2.", "3e0", "04", *numbers[4:]]
+    grm = Grm(numbers, numbers)
+    tables = {"pheno": "".join(f"{i} {i} {k * k}\n" for k, i in enumerate(written))}
+    inputs = read_inputs(files(**tables), [grm])
+    assert len(inputs.y) == 8 and inputs.dropped["not_in_grm_1"] == 4
+    (warning,) = [line for line in inputs.report if line.startswith("warning")]
+    assert warning.startswith("warning: 4 ids are written in two ways, and so not matched, such as 1.0:1.0 in ")
+    assert warning.endswith("and 1:1 in all.grm.zarr; write both alike")
+    tables = {"pheno": "".join(f"{i} {i} {k * k}\n" for k, i in enumerate(numbers)), "qcovar": tables["pheno"]}
+    inputs = read_inputs(files(**tables), [grm])
+    assert inputs.dropped["not_in_qcovar"] == 4
+    assert any(line.startswith("warning: 4 ids") and "such as 1:1 in " in line for line in inputs.report)
+    with pytest.raises(InputError, match=r"no sample has all of its data:(.|\n)*warning: 3 ids are written"):
+        read_inputs(files(pheno="1.0 1.0 3\n2. 2. 4\n03 03 4\n4 4 NA\n5 5 NA\n"), [grm])
+
+
+def test_levels_that_are_one_number_are_named(files) -> None:
+    data = files(
+        pheno=lines(range(9), square),
+        covar="FID IID batch\n" + lines(range(9), lambda i: ["1", "1.0", "2"][i % 3]),
+    )
+    inputs = read_inputs(data, [grm_of(range(9))])
+    assert len(inputs.fixed_names) == 3
+    assert any("column batch: 1 and 1.0 may be one label written in two ways" in line for line in inputs.report)

@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from openreml_dist.covariance import (
-    AR1,
+    AR1Correlation,
     BlockDiagonal,
     Covariance,
     CovariancePropagation,
@@ -60,13 +60,13 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: G.selected(np.array([True, False])), "by their numbers"),  # type: ignore[arg-type]
     (lambda: FeatureKernel(np.ones(3)), "features must be finite"),
     (lambda: FeatureKernel(np.zeros((0, 3))), "features must be finite"),
-    (lambda: AR1(0, "a"), "at least 1"),
-    (lambda: AR1([], "a"), "there are none"),
-    (lambda: AR1([0, NAN], "a"), "not finite"),
-    (lambda: AR1(["x"], "a"), "not text"),  # type: ignore[list-item]
-    (lambda: AR1([3, 3], "a"), "same position"),
-    (lambda: AR1(1, "a"), "same position"),
-    (lambda: AR1(np.ones((2, 2)), "a"), "one position a sample"),
+    (lambda: AR1Correlation(0, "a"), "at least 1"),
+    (lambda: AR1Correlation([], "a"), "there are none"),
+    (lambda: AR1Correlation([0, NAN], "a"), "not finite"),
+    (lambda: AR1Correlation(["x"], "a"), "not text"),  # type: ignore[list-item]
+    (lambda: AR1Correlation([3, 3], "a"), "same position"),
+    (lambda: AR1Correlation(1, "a"), "same position"),
+    (lambda: AR1Correlation(np.ones((2, 2)), "a"), "one position a sample"),
     (lambda: Exchangeable(1, "e"), "at least 2"),
     (lambda: Matern([1, 2], 2, "m"), "none of 0.5, 1.5, 2.5"),
     (lambda: Matern([1, 1], 1.5, "m"), "same coordinates"),
@@ -77,7 +77,7 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: DiagonalLevels(["1", 1], "D"), "differ"),  # type: ignore[list-item]
     (lambda: FactorAnalytic(2, 2, "F"), "2 factors for 2 levels"),
     (lambda: Sum(Identity(2), Identity(3, "b")), "different sizes: 2, 3"),
-    (lambda: HadamardProduct(AR1(2, "a"), AR1(3, "b")), "different sizes: 2, 3"),
+    (lambda: HadamardProduct(AR1Correlation(2, "a"), AR1Correlation(3, "b")), "different sizes: 2, 3"),
     (KroneckerProduct, "at least one operand"),
     (BlockDiagonal, "at least one operand"),
     (lambda: CovariancePropagation(np.ones((4, 3)), G), "as G has"),
@@ -105,7 +105,7 @@ def test_a_term_that_makes_no_sense_is_refused(make: Callable[[], object], words
 
 
 def model(**settings: object) -> Covariance:
-    terms = [Scaled(AR1(5, "time"), "plot"), Grouping([0, 0, 1, 1, 1], "block"), Identity(5)]
+    terms = [Scaled(AR1Correlation(5, "time"), "plot"), Grouping([0, 0, 1, 1, 1], "block"), Identity(5)]
     return Covariance(terms, **settings)  # type: ignore[arg-type]
 
 
