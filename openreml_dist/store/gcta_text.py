@@ -59,10 +59,9 @@ def open_gcta_text(prefix: str, scratch: Path) -> GctaGrm | None:
         raise InputError(f"{ids}: not found")
     pairs = read_pairs(ids)
     n = len(pairs)
-    values, given = (
-        np.memmap(scratch / name, dtype=dtype, mode="w+", shape=(n * (n + 1) // 2,))
-        for name, dtype in (("triangle", np.dtype("<f4")), ("given", np.dtype(bool)))
-    )
+    shape = (n * (n + 1) // 2,)
+    values = np.memmap(scratch / "triangle", dtype=np.dtype("<f4"), mode="w+", shape=shape)
+    given = np.memmap(scratch / "given", dtype=np.bool_, mode="w+", shape=shape)
     num_variants = _fill_(values, given, Layout(str(path), 3, 0, n) if path == sparse else Layout(str(path), 4, 1, n))
     if path == whole:
         _refuse_missing(str(path), given, n)
