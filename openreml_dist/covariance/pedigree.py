@@ -20,7 +20,7 @@ from torch import Tensor
 from openreml_dist.covariance.indices import EVERYTHING, Index, Indices, Piece, Samples, Spans, as_indices
 from openreml_dist.covariance.term import Selected, Term
 from openreml_dist.errors import InputError
-from openreml_dist.numbers_as_ids import as_number, as_number_elsewhere
+from openreml_dist.spellings import plainly, shown, written_elsewhere
 
 # Codes of an unknown parent, in lower case; so are several zeros, such as 000, unless an animal is called so.
 UNKNOWN = frozenset(
@@ -90,8 +90,8 @@ class PedigreeMatrix(Term):
         identifiers = [_identifier(animal) for animal in animals]
         absent = [identifier for identifier in identifiers if identifier not in self._place]
         if absent:
-            other = as_number_elsewhere(absent, self._place, as_number)
-            hint = f"; it has {other[0][1]}, which is the same number written otherwise" if other else ""
+            other = written_elsewhere(absent, self._place, plainly)
+            hint = f"; it has {other[0][1]}, which may be the same written otherwise" if other else ""
             shown = other[0][0] if other else absent[0]
             raise InputError(
                 f"{self.name}: {len(absent)} records are of animals that the pedigree lacks, such as {shown}{hint}"
@@ -220,11 +220,12 @@ def parent_remarks(animals: Sequence[object], sires: Sequence[object], dams: Seq
     remarks = []
     if added:
         remarks.append(f"pedigree: {len(added):,} parents have no line of their own and are founders, such as {added[0]}")
-    zeros = as_number_elsewhere(added, ids, as_number)
-    if zeros:
+    alike = written_elsewhere(added, ids, plainly)
+    if alike:
+        pair = " and ".join(map(shown, alike[0]))
         remarks.append(
-            f"warning: pedigree: {len(zeros):,} of them are animals with other leading zeros, such as {zeros[0][0]} and "
-            f"{zeros[0][1]}; if these are the same, write both alike"
+            f"warning: pedigree: {len(alike):,} of them may be animals in another spelling, such as {pair}; if these are one, "
+            "write both alike"
         )
     both = sorted(of_sires.keys() & of_dams.keys(), key=lambda parent: (-of_sires[parent] - of_dams[parent], parent))
     for names, beginning, end in (
@@ -240,7 +241,7 @@ def parent_remarks(animals: Sequence[object], sires: Sequence[object], dams: Seq
 
 def _refuse_other_numbers(animals: Mapping[str, int], parents: Sequence[str], name: str) -> None:
     """Raise where a parent without a line of its own is an animal whose number is written otherwise."""
-    others = as_number_elsewhere([parent for parent in dict.fromkeys(parents) if parent and parent not in animals], animals)
+    others = written_elsewhere([parent for parent in dict.fromkeys(parents) if parent and parent not in animals], animals)
     if others:
         parent, animal = others[0]
         raise InputError(

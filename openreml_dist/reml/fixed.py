@@ -49,6 +49,11 @@ class FixedDesign:
         """log|XᵀX|."""
         return 2 * float(self.R.diagonal().abs().log().sum())
 
+    def coefficients(self, y: Tensor) -> Tensor:
+        """(p,) R⁻¹Qᵀy, of the least-squares fit of y (n,). Local."""
+        b: Tensor = torch.linalg.solve_triangular(self.R, (self.Q.mT @ y)[:, None], upper=True)
+        return b[:, 0]
+
     def residuals(self, y: Tensor) -> Tensor:
         """e (n,), y less its least-squares fit on X. Local.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from openreml_dist.numbers_as_ids import as_number, as_number_elsewhere, written_twice
+from openreml_dist.spellings import plainly, shown, written_elsewhere, written_twice
 from openreml_dist.store.matching import Identified, as_list
 
 SHOWN = 3
@@ -30,7 +30,7 @@ def explain_mismatch(wanted: Identified, there: Identified) -> str:
 
 
 def samples_written_otherwise(wanted: Identified, there: Identified, rows: NDArray[np.int64]) -> list[str]:
-    """Warning on samples that are not found, where the other input has their number written otherwise.
+    """Warning on samples that are not found, where the other input has them in another spelling.
 
     Args:
         wanted, there: as above.
@@ -48,26 +48,25 @@ def samples_written_otherwise(wanted: Identified, there: Identified, rows: NDArr
 
 def written_otherwise(absent: Iterable[str], there: Iterable[str], here_path: str, path: str) -> list[str]:
     """The same for the ids ``absent`` of ``here_path``, and those in ``path``."""
-    found = as_number_elsewhere(absent, there, as_number)
+    found = written_elsewhere(absent, there, plainly)
     if not found:
         return []
     (here, other), are = found[0], "id is" if len(found) == 1 else "ids are"
     return [
-        f"warning: {len(found):,} {are} written in two ways, and so not matched, such as {here} in {here_path} and "
-        f"{other} in {path}; write both alike"
+        f"warning: {len(found):,} {are} written in two ways, and so not matched, such as {shown(here)} in {here_path} "
+        f"and {shown(other)} in {path}; write both alike"
     ]
 
 
 def levels_written_twice(path: str, column: str, levels: Iterable[str]) -> list[str]:
-    """Warning on labels of a column that may be one number written in two ways."""
+    """Warning on labels of a column that may be one in two spellings."""
     found = written_twice(levels)
     if not found:
         return []
-    first, second = found[0]
-    return [
-        f"warning: {path}, column {column}: {first} and {second} may be one label written in two ways, and are taken for two"
-        + (f"; so may {len(found) - 1:,} more" if len(found) > 1 else "")
-    ]
+    first, second = map(shown, found[0])
+    more = f"; so may {len(found) - 1:,} more" if len(found) > 1 else ""
+    where = f"warning: {path}, column {column}"
+    return [f"{where}: {first} and {second} may be one label written in two ways, and are taken for two{more}"]
 
 
 def _ids(side: Identified) -> list[tuple[str, str]]:
@@ -95,10 +94,13 @@ def _cause(here: list[tuple[str, str]], there: list[tuple[str, str]], here_path:
         cause = f"the IIDs of one file are the FIDs of the other: a column of {here_path} or of {path} is out of place."
     elif any(sample in joined or f"{family}_{sample}" in samples for family, sample in here):
         cause = "the IIDs of one file are FID_IID joined with an underscore."
-    elif other := as_number_elsewhere((sample for _, sample in here), samples):
+    elif other := written_elsewhere((sample for _, sample in here), samples):
         cause = f"numbers are written in two ways: {other[0][0]} in {here_path}, {other[0][1]} in {path}. Write both alike."
-    elif {as_number(sample) for _, sample in here} & {*map(as_number, samples)}:
+    elif {sample.lstrip("0") for _, sample in here} & {sample.lstrip("0") for sample in samples}:
         cause = "leading zeros of the IIDs were lost in one file (001 and 1 are different ids)."
+    elif other := written_elsewhere((sample for _, sample in here), samples, plainly):
+        pair = " and ".join(map(shown, other[0]))
+        cause = f"the IIDs differ in capitals, in signs that cannot be seen, or in how letters are coded: {pair}."
     else:
         cause = "the files are of different cohorts, or their ids were changed."
     return cause

@@ -98,9 +98,9 @@ def refuse_token(layout: Layout, block: Block, place: int, missing: Missing, hin
     """Raise for the first field of a column that is not a number."""
     tokens = block.columns[place]
     i = next(i for i, token in enumerate(tokens) if token not in missing.codes and not is_number(token))
-    if layout.separator == ";" and is_number(tokens[i].replace(",", ".")):
-        hint = "; the table is separated by semicolons and has decimal commas: write it with points, as R's write.csv does"
-    if layout.header is None and block.first + i == 0:
+    if "," in tokens[i] and is_number(tokens[i].replace(",", "")):
+        hint = "; it has a decimal comma, or one between thousands: write numbers as 1234.5, as R's write.csv does"
+    elif layout.header is None and block.first + i == 0:
         hint = "; a header must begin with FID IID"
     raise InputError(f"{where(layout, block, place, i)}: {tokens[i]!r} is not a number (missing is {missing}){hint}")
 

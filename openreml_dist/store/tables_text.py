@@ -87,6 +87,10 @@ def find_layout(path: str) -> Layout:
         return Layout(path, separator, IDS, None, len(fields) - len(IDS))
     header = tuple(fields[len(ids) :])
     _refuse_repeated_names(path, header)
+    if stray := set(IDS).intersection(upper[len(ids) :]):
+        raise InputError(
+            f"{path}: the header has {', '.join(stray)} behind {' '.join(ids)}; ids come first, as FID IID or IID alone"
+        )
     return Layout(path, separator, ids, header, len(header))
 
 
@@ -240,9 +244,16 @@ def _cut(lines: Iterable[str], separator: str | None) -> Iterator[list[list[str]
 def _refuse_length(layout: Layout, first: int, rows: list[list[str]]) -> None:
     i = next(i for i, row in enumerate(rows) if len(row) != layout.width)
     found = len(rows[i])
-    hint = ": row names? In R, write.table(..., row.names = FALSE)" if layout.header and found == layout.width + 1 else ""
+    hint = ""
+    if found == layout.width + 1 and not rows[i][-1].strip():
+        hint = ": the last one is empty, so a separator too many ends the line"
+    elif found == layout.width + 1 and layout.header:
+        hint = ": row names? In R, write.table(..., row.names = FALSE)"
+    elif layout.separator is not None and len(" ".join(rows[i]).split()) == layout.width:
+        hint = f": the first line is {SEPARATOR_NAMES[layout.separator]}, this one is not"
     raise InputError(
-        f"{layout.path}, line {line_number(layout, first + i)}: {found} fields where the first line has {layout.width}{hint}"
+        f"{layout.path}, line {line_number(layout, first + i)}: {found} field{'s' * (found != 1)} where the first line has "
+        f"{layout.width}{hint}"
     )
 
 

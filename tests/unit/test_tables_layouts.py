@@ -123,7 +123,7 @@ def test_quotes_of_r(table: Callable[..., str]) -> None:
     assert records.columns["plot id"].tolist() == ["a", "b"]
     with pytest.raises(InputError, match=r"line 2: 4 fields where the first line has 3: row names\?.*row.names = FALSE"):
         read_phenotype(table('"FID" "IID" "y"\n"1" "F1" "I1" 2\n'))
-    with pytest.raises(InputError, match=r"line 3, sample F2:I2, column y: '2,5'.*semicolons and has decimal commas"):
+    with pytest.raises(InputError, match=r"line 3, sample F2:I2, column y: '2,5'.*it has a decimal comma"):
         read_phenotype(table("FID;IID;y\nF1;I1;1\nF2;I2;2,5\n"))
 
 

@@ -66,9 +66,9 @@ def test_numbers_with_a_word_among_them_are_no_factor(read: Callable[..., Record
         ("y,z\n", "has a header and no records"),
         ("", "is empty; expected a header"),
         ("y,y\n1,2\n", "column 'y' twice"),
-        ("y,z\n1,2\n3\n", "line 3: 1 fields where the first line has 2"),
+        ("y,z\n1,2\n3\n", "line 3: 1 field where the first line has 2"),
         ("y,z\n1,2\ninf,2\n", "line 3, column y: the value inf is infinite"),
-        ("y;z\n1,5;a\n2;b\n3;b\n", "line 2, column y: '1,5'.*decimal commas"),
+        ("y;z\n1,5;a\n2;b\n3;b\n", "line 2, column y: '1,5'.*decimal comma"),
     ],
 )
 def test_refused(read: Callable[..., Records], text: str, message: str) -> None:

@@ -1,8 +1,9 @@
-"""Identifiers that are one number written in two ways: 12, 12.0, 1.2e1 and 012, as spreadsheets and programs rewrite them."""
+"""Identifiers in two spellings: 12, 12.0, 1.2e1 and 012, as spreadsheets rewrite them; capitals; what cannot be seen."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
@@ -20,14 +21,21 @@ def as_integer(identifier: str) -> str:
     return str(int(value)) if found["power"] else found[1]
 
 
-def as_number(identifier: str) -> str:
-    """``12`` for ``012`` too; of ``FID:IID`` both parts."""
+def plainly(identifier: str) -> str:
+    """``12`` for ``012`` too, small letters, one form of each, nothing invisible; of ``FID:IID`` both parts."""
     if ":" in identifier:
-        return ":".join(map(as_number, identifier.split(":")))
-    return as_integer(identifier).lstrip("0") or "0"
+        return ":".join(map(plainly, identifier.split(":")))
+    if not identifier.isascii():
+        identifier = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", identifier)))
+    return as_integer(identifier.strip()).lstrip("0").casefold() or "0"
 
 
-def as_number_elsewhere(
+def shown(identifier: str) -> str:
+    """For messages: letters and signs that look like others, or like nothing, by their codes."""
+    return identifier if identifier.isascii() else ascii(identifier)
+
+
+def written_elsewhere(
     absent: Iterable[str], there: Iterable[str], key: Callable[[str], str] = as_integer
 ) -> list[tuple[str, str]]:
     """Those of ``absent`` that are there written otherwise, each with how. Local."""
@@ -39,6 +47,6 @@ def as_number_elsewhere(
 
 
 def written_twice(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Labels that are the number of an earlier one, each behind that one. Local."""
+    """Labels that are an earlier one in another spelling, each behind that one. Local."""
     first: dict[str, str] = {}
-    return [(other, label) for label in dict.fromkeys(labels) if (other := first.setdefault(as_number(label), label)) != label]
+    return [(other, label) for label in dict.fromkeys(labels) if (other := first.setdefault(plainly(label), label)) != label]
