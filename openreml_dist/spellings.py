@@ -22,12 +22,12 @@ def as_integer(identifier: str) -> str:
 
 
 def plainly(identifier: str) -> str:
-    """``12`` for ``012`` too, small letters, one form of each, nothing invisible; of ``FID:IID`` both parts."""
+    """``12`` for ``012`` too, small letters, one form of each, nothing invisible, no quotes; of ``FID:IID`` both parts."""
     if ":" in identifier:
         return ":".join(map(plainly, identifier.split(":")))
     if not identifier.isascii():
         identifier = "".join(filter(str.isprintable, unicodedata.normalize("NFKC", identifier)))
-    return as_integer(identifier.strip()).lstrip("0").casefold() or "0"
+    return as_integer(identifier.strip(" \"'")).lstrip("0").casefold() or "0"
 
 
 def shown(identifier: str) -> str:

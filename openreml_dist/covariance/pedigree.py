@@ -58,10 +58,15 @@ class PedigreeMatrix(Term):
         if not len(ids):
             raise InputError(f"{name}: the pedigree has no animals")
         place: dict[str, int] = {}
-        for animal, given in zip(ids, animals, strict=True):
-            if animal == "" or animal in place:
-                why = f"is there twice: {animal}" if animal else f"has no identifier: {given} stands for an unknown one"
-                raise InputError(f"{name}: the pedigree has an animal that {why}")
+        for line, (animal, given) in enumerate(zip(ids, animals, strict=True)):
+            if animal == "":
+                raise InputError(
+                    f"{name}: the pedigree has an animal that has no identifier: {given} stands for an unknown one"
+                )
+            if animal in place:
+                parents = {tuple(side[at] or "unknown" for side in (sire_ids, dam_ids)) for at in (place[animal], line)}
+                of = ", of different parents: " + "; ".join(" and ".join(pair) for pair in sorted(parents))
+                raise InputError(f"{name}: the pedigree has an animal that is there twice: {animal}{of * (len(parents) > 1)}")
             place[animal] = len(place)
         _refuse_other_numbers(place, [*sire_ids, *dam_ids], name)
         for parent in (*sire_ids, *dam_ids):

@@ -244,16 +244,18 @@ def _cut(lines: Iterable[str], separator: str | None) -> Iterator[list[list[str]
 def _refuse_length(layout: Layout, first: int, rows: list[list[str]]) -> None:
     i = next(i for i, row in enumerate(rows) if len(row) != layout.width)
     found = len(rows[i])
-    hint = ""
-    if found == layout.width + 1 and not rows[i][-1].strip():
+    hint, line = "", line_number(layout, first + i)
+    if (within := "".join(rows[i]).rstrip("\n").count("\n")) > 0:
+        hint = f": a quotation mark opens on line {line - within} and closes on none or on a later one"
+    elif found == layout.width + 1 and not rows[i][-1].strip():
         hint = ": the last one is empty, so a separator too many ends the line"
     elif found == layout.width + 1 and layout.header:
         hint = ": row names? In R, write.table(..., row.names = FALSE)"
+        hint += "; or a value of two words, which needs quotes or another separator?" if layout.separator is None else ""
     elif layout.separator is not None and len(" ".join(rows[i]).split()) == layout.width:
         hint = f": the first line is {SEPARATOR_NAMES[layout.separator]}, this one is not"
     raise InputError(
-        f"{layout.path}, line {line_number(layout, first + i)}: {found} field{'s' * (found != 1)} where the first line has "
-        f"{layout.width}{hint}"
+        f"{layout.path}, line {line}: {found} field{'s' * (found != 1)} where the first line has {layout.width}{hint}"
     )
 
 

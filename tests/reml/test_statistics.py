@@ -44,6 +44,16 @@ def test_one_random_term_is_tested_against_none() -> None:
     assert (without.loglik_reduced, without.lrt) == (None, tests.lrt)
 
 
+def test_a_large_mean_costs_no_digits() -> None:
+    y, (group, _) = grouped(np.random.default_rng(1), [8, 5])
+    solver = Solver.of(Covariance([group, Identity(N)]))
+    fit, far = solver.fit(y, X), solver.fit(y + 2e7 * X[:, 0], X)
+    torch.testing.assert_close(far.theta, fit.theta, rtol=1e-6, atol=0)
+    assert far.loglik == pytest.approx(fit.loglik, abs=1e-6)
+    torch.testing.assert_close(far.beta[0] - 2e7, fit.beta[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(far.beta[1:], fit.beta[1:], rtol=0, atol=1e-6)
+
+
 def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
     y, terms = grouped(np.random.default_rng(2), [8, 5, 3])
     covariance = Covariance([*terms, Identity(N)])

@@ -196,6 +196,9 @@ def test_fewer_samples_than_fixed_effects(files) -> None:
     data = files(pheno=lines(range(3), square), qcovar=lines(range(3), square, lambda i: i))
     with pytest.raises(InputError, match=r"3 fixed effects for 3 analysed samples"):
         read_inputs(data, [grm_of(range(3))])
+    data = files(pheno=lines(range(9), square), covar="FID IID age\n" + lines(range(9), lambda i: i * 1.5))
+    with pytest.raises(InputError, match=r"9 fixed effects for 9 .* levels of age: if .* data.qcovar"):
+        read_inputs(data, [grm_of(range(9))])
 
 
 def test_levels_are_those_of_the_analysed_samples(files) -> None:
@@ -286,3 +289,13 @@ def test_levels_that_are_one_number_are_named(files) -> None:
     inputs = read_inputs(data, [grm_of(range(9))])
     assert len(inputs.fixed_names) == 3
     assert any("column batch: 1 and 1.0 may be one label written in two ways" in line for line in inputs.report)
+
+
+@pytest.mark.parametrize("spelling", ["\u200b{0}", "{0}\u2060", "\uff29{1}", "i{1}", "'{0}'", "0{0}", "{0}\u00ad"])
+def test_ids_in_another_spelling_are_named(files, spelling: str) -> None:
+    names = [spelling.format(f"I{i}", i) if i % 2 else f"I{i}" for i in range(12)]
+    data = files(pheno="FID,IID,y\n" + "".join(f"F{i},{name},{i * i}\n" for i, name in enumerate(names)))
+    inputs = read_inputs(data, [grm_of(range(12))])
+    assert len(inputs.y) == 6
+    (warning,) = [line for line in inputs.report if line.startswith("warning")]
+    assert "6 ids are written in two ways" in warning and "and F1:I1 in all.grm.zarr" in warning and warning.isascii()

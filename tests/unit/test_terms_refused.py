@@ -86,13 +86,17 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: CovariancePropagation(csr_matrix([[1, NAN]]), G), "not finite"),
     (lambda: PedigreeMatrix([], [], [], "p"), "no animals"),
     (lambda: PedigreeMatrix([1, 1], [0, 0], [0, 0], "p"), "there twice: 1"),
+    (
+        lambda: PedigreeMatrix([1, 2, 3, 3], [0, 0, 1, 0], [0, 0, 2, 2], "p"),
+        "3, of different parents: 1 and 2; unknown and 2",
+    ),
     (lambda: PedigreeMatrix([1, "1"], [0, 0], [0, 0], "p"), "there twice: 1"),
     (lambda: PedigreeMatrix(["a", "b"], ["b", "a"], [0, 0], "p"), "loop"),
     (lambda: PedigreeMatrix(["a"], ["a"], [0], "p"), "loop"),
     (lambda: PedigreeMatrix([1], [0, 0], [0], "p"), "differ in length"),
     (lambda: PedigreeMatrix(["*"], [0], [0], "p"), r"no identifier: \* stands for an unknown one"),
     (lambda: PedigreeMatrix(["1", "2"], ["0", "1.0"], ["0", "0"], "p"), "parent 1.0 has no line of its own, but 1 has"),
-    (lambda: PedigreeMatrix(["1"], ["0"], ["0"], "p").places_of(["7", "1.0"]), "such as 1.0; it has 1, which is the same"),
+    (lambda: PedigreeMatrix(["1"], ["0"], ["0"], "p").places_of(["7", "1.0"]), "such as 1.0; it has 1, which may be the same"),
     (lambda: PedigreeMatrix([NAN], [0], [0], "p"), "no identifier"),
     (lambda: PedigreeMatrix([1], [0], [0], "p").places_of([3, "1"]), "1 records are of animals"),
 ]
