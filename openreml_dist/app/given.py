@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,17 +54,24 @@ def given(settings: object, standard: object) -> dict[str, Any]:
 
 def standard_fit(settings: FitConfig) -> FitConfig:
     """The settings of ``openreml-fit`` where nothing but the model and the names of its columns is chosen."""
+    model = _standard_model(Path(settings.model.name).name, tuple(settings.model.columns.items()))
+    return FitConfig() if model is None else replace(FitConfig(), model=model)
+
+
+@lru_cache(maxsize=1)  # a run asks twice, and a file takes 15 ms
+def _standard_model(name: str, columns: tuple[tuple[str, str], ...]) -> ModelConfig | None:
+    """What the model's own file says, with its terms and its formula over ``columns``; None without a file."""
     from omegaconf import OmegaConf
 
-    standard = FitConfig()
-    path = config_directory() / "model" / f"{Path(settings.model.name).name}.yaml"
-    if path.is_file():
-        file: Any = OmegaConf.load(path)
-        usual = dict(file.get("columns", {}))
-        chosen = {"columns": {**usual, **settings.model.columns}}  # which its terms and its formula refer to
-        whole = OmegaConf.create({"model": OmegaConf.merge(OmegaConf.structured(ModelConfig), file, chosen)})
-        model: Any = OmegaConf.to_object(whole.model)
-        standard.model = replace(model, columns=usual)
+    path = config_directory() / "model" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    file: Any = OmegaConf.load(path)
+    usual = dict(file.get("columns", {}))
+    chosen = {"columns": {**usual, **dict(columns)}}
+    whole = OmegaConf.create({"model": OmegaConf.merge(OmegaConf.structured(ModelConfig), file, chosen)})
+    model: Any = OmegaConf.to_object(whole.model)
+    standard: ModelConfig = replace(model, columns=usual)
     return standard
 
 

@@ -2,11 +2,11 @@
 
 from openreml_dist.covariance.blocks import BlockDiagonal
 from openreml_dist.covariance.component import VarianceComponent
-from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
+from openreml_dist.covariance.correlation import AR1Correlation, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.covariance import Covariance
 from openreml_dist.covariance.dense import DenseMatrix
-from openreml_dist.covariance.design import DummyMatrix
 from openreml_dist.covariance.distance import Exponential, Matern
+from openreml_dist.covariance.dummies import DummyMatrix
 from openreml_dist.covariance.features import FeatureKernel, FeatureMatrix
 from openreml_dist.covariance.grouping import Grouping, SameLevel
 from openreml_dist.covariance.identity import Heterogeneous, Identity, IdentityMatrix, Weighted
@@ -28,7 +28,7 @@ from openreml_dist.covariance.structures import (
 from openreml_dist.covariance.term import DiagonalTerm, Term
 
 __all__ = [
-    "AR1",
+    "AR1Correlation",
     "AR1Matrix",
     "BlockDiagonal",
     "CompoundSymmetricMatrix",

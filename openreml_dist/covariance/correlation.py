@@ -19,7 +19,7 @@ from openreml_dist.covariance.term import Term
 from openreml_dist.errors import InputError
 
 
-class AR1(Term):
+class AR1Correlation(Term):
     """First-order autoregressive correlation: ρ^d, d the distance between two positions on a line.
 
     Two samples at one position are correlated by 1. Positions between the integers need 0 < ρ, the continuous-time process.

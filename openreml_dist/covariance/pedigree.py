@@ -20,7 +20,7 @@ from torch import Tensor
 from openreml_dist.covariance.indices import EVERYTHING, Index, Indices, Piece, Samples, Spans, as_indices
 from openreml_dist.covariance.term import Selected, Term
 from openreml_dist.errors import InputError
-from openreml_dist.numbers_as_ids import as_number_elsewhere
+from openreml_dist.spellings import plainly, shown, written_elsewhere
 
 # Codes of an unknown parent, in lower case; so are several zeros, such as 000, unless an animal is called so.
 UNKNOWN = frozenset(
@@ -58,10 +58,15 @@ class PedigreeMatrix(Term):
         if not len(ids):
             raise InputError(f"{name}: the pedigree has no animals")
         place: dict[str, int] = {}
-        for animal, given in zip(ids, animals, strict=True):
-            if animal == "" or animal in place:
-                why = f"is there twice: {animal}" if animal else f"has no identifier: {given} stands for an unknown one"
-                raise InputError(f"{name}: the pedigree has an animal that {why}")
+        for line, (animal, given) in enumerate(zip(ids, animals, strict=True)):
+            if animal == "":
+                raise InputError(
+                    f"{name}: the pedigree has an animal that has no identifier: {given} stands for an unknown one"
+                )
+            if animal in place:
+                parents = {tuple(side[at] or "unknown" for side in (sire_ids, dam_ids)) for at in (place[animal], line)}
+                of = ", of different parents: " + "; ".join(" and ".join(pair) for pair in sorted(parents))
+                raise InputError(f"{name}: the pedigree has an animal that is there twice: {animal}{of * (len(parents) > 1)}")
             place[animal] = len(place)
         _refuse_other_numbers(place, [*sire_ids, *dam_ids], name)
         for parent in (*sire_ids, *dam_ids):
@@ -90,9 +95,9 @@ class PedigreeMatrix(Term):
         identifiers = [_identifier(animal) for animal in animals]
         absent = [identifier for identifier in identifiers if identifier not in self._place]
         if absent:
-            other = as_number_elsewhere(absent, self._place)
-            hint = f"; it has {other[1]}, which is the same number written otherwise" if other else ""
-            shown = other[0] if other else absent[0]
+            other = written_elsewhere(absent, self._place, plainly)
+            hint = f"; it has {other[0][1]}, which may be the same written otherwise" if other else ""
+            shown = other[0][0] if other else absent[0]
             raise InputError(
                 f"{self.name}: {len(absent)} records are of animals that the pedigree lacks, such as {shown}{hint}"
             )
@@ -220,6 +225,13 @@ def parent_remarks(animals: Sequence[object], sires: Sequence[object], dams: Seq
     remarks = []
     if added:
         remarks.append(f"pedigree: {len(added):,} parents have no line of their own and are founders, such as {added[0]}")
+    alike = written_elsewhere(added, ids, plainly)
+    if alike:
+        pair = " and ".join(map(shown, alike[0]))
+        remarks.append(
+            f"warning: pedigree: {len(alike):,} of them may be animals in another spelling, such as {pair}; if these are one, "
+            "write both alike"
+        )
     both = sorted(of_sires.keys() & of_dams.keys(), key=lambda parent: (-of_sires[parent] - of_dams[parent], parent))
     for names, beginning, end in (
         ([p for p in both if p not in known], "warning: pedigree", "; where it stands for an unknown parent, write 0 or NA"),
@@ -234,10 +246,11 @@ def parent_remarks(animals: Sequence[object], sires: Sequence[object], dams: Seq
 
 def _refuse_other_numbers(animals: Mapping[str, int], parents: Sequence[str], name: str) -> None:
     """Raise where a parent without a line of its own is an animal whose number is written otherwise."""
-    other = as_number_elsewhere([parent for parent in dict.fromkeys(parents) if parent and parent not in animals], animals)
-    if other:
+    others = written_elsewhere([parent for parent in dict.fromkeys(parents) if parent and parent not in animals], animals)
+    if others:
+        parent, animal = others[0]
         raise InputError(
-            f"{name}: the parent {other[0]} has no line of its own, but {other[1]} has, the same number written otherwise; "
+            f"{name}: the parent {parent} has no line of its own, but {animal} has, the same number written otherwise; "
             "write both alike"
         )
 

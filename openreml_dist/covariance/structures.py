@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from openreml_dist.covariance.component import VarianceComponent
-from openreml_dist.covariance.correlation import AR1, CompoundSymmetry, Exchangeable
+from openreml_dist.covariance.correlation import AR1Correlation, CompoundSymmetry, Exchangeable
 from openreml_dist.covariance.identity import Heterogeneous, IdentityMatrix
 from openreml_dist.covariance.parameters import Log, Logit, Transform
 from openreml_dist.covariance.scaled import Scaled
@@ -63,7 +63,7 @@ class AR1Matrix(Scaled):
         trans: Sequence[Transform] | None = None,
         no_grad_index: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(AR1(n, "ar1"), "ar1")
+        super().__init__(AR1Correlation(n, "ar1"), "ar1")
         self.shown = {}
         parametrise(self, ["sigma^2", "rho"], [LOG_DEVIATION, Logit()], param_names, trans, no_grad_index)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from openreml_dist import covariance as cov
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models.columns import levels_of
-from openreml_dist.models.design import columns_of, covariates
+from openreml_dist.models.formulas import columns_of, covariates
 from openreml_dist.models.structures import Structure
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.models.columns import Columns
-from openreml_dist.models.design import by_trait, checked, columns_of, covariates, response
+from openreml_dist.models.formulas import by_trait, checked, columns_of, covariates, response
 from openreml_dist.models.structures import Heterogeneous, Independent, Structure
 from openreml_dist.store.tables_text import first_duplicate
 
@@ -100,8 +100,9 @@ class MixedModel:
         records, formula = _stacked(table, fixed, traits) if traits else (table, fixed)
         needed = dict.fromkeys(columns_of(formula))
         needed |= dict.fromkeys(column for structure in structures.values() for column in structure.columns)
-        records, dropped = _complete(records, list(needed), structures)
+        records, dropped, causes = _complete(records, list(needed), structures)
         report = [f"records: {len(records):,} analysed", *(f"left out: {n:,} records {why}" for why, n in dropped.items())]
+        report += causes
         gone = [trait for trait in traits if not (records[TRAIT] == trait).any()]
         if gone:
             raise InputError(f"traits: no record of {', '.join(gone)} has everything that the model uses")
@@ -189,8 +190,8 @@ def _stacked(table: pd.DataFrame, fixed: str, traits: Sequence[str]) -> tuple[pd
 
 def _complete(
     records: pd.DataFrame, columns: Sequence[str], structures: Mapping[str, Structure]
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Records that have everything, and how many were left out, each under the first reason that holds."""
+) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
+    """Records that have everything, how many were left out, each under the first reason that holds, and probable causes."""
     absent = [column for column in columns if column not in records]
     if absent:
         raise InputError(f"the table has no column {', '.join(absent)}; it has {', '.join(map(str, records.columns))}")
@@ -208,16 +209,17 @@ def _complete(
                 keep((records[VALUE].notna() | (records[TRAIT] != trait)).to_numpy(), f"have no value of {trait}")
         else:
             keep(records[column].notna().to_numpy(), f"have no value of {column}")
-    causes = []
+    causes: dict[str, None] = {}
     for structure in structures.values():
         for why in structure.usable(records):
             good = structure.usable(records)[why]
-            causes += [structure.mismatch(records)] if len(good) and not good.any() else []
+            if len(good) and not good.all() and (cause := structure.mismatch(records)):
+                causes[cause] = None
             keep(good, why)
     if records.empty:
         reasons = [f"  {n:,} {why}" for why, n in dropped.items()]
-        raise InputError("\n".join(["no record has everything that the model uses:", *reasons, *filter(None, causes)]))
-    return _with_used_levels(records.reset_index(drop=True)), dropped
+        raise InputError("\n".join(["no record has everything that the model uses:", *reasons, *causes]))
+    return _with_used_levels(records.reset_index(drop=True)), dropped, list(causes)
 
 
 def _with_used_levels(records: pd.DataFrame) -> pd.DataFrame:

@@ -34,7 +34,7 @@ class AR1(Structure):
 
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """ρ^|difference of positions|."""
-        return cov.AR1(numbers_of(records, self.column, name), f"{name}.{self.column}")
+        return cov.AR1Correlation(numbers_of(records, self.column, name), f"{name}.{self.column}")
 
 
 @dataclass(frozen=True, init=False)

@@ -15,7 +15,7 @@ from openreml_dist.errors import InputError
 from openreml_dist.models.columns import labels_of
 from openreml_dist.models.structures import Structure
 from openreml_dist.store.matching import match_labels, places, refuse_repeated
-from openreml_dist.store.mismatch import explain_mismatch
+from openreml_dist.store.mismatch import explain_mismatch, samples_written_otherwise, written_otherwise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,11 +123,14 @@ class Genomic(Structure):
         return {f"have an {self.id} that is not in {self._store().path}": self._rows(records) >= 0}
 
     def mismatch(self, records: pd.DataFrame) -> str:
-        """The probable cause, where no individual of the records is in the store."""
-        if (self._rows(records) >= 0).any():
+        """The probable cause, where no individual of the records is in the store; or where one is that is written otherwise."""
+        if self.rows is not None:
             return ""
-        texts = list(dict.fromkeys(labels_of(records, self.id).tolist()))
-        return explain_mismatch(Labels(self.id, texts), self._store())
+        labels = Labels(self.id, list(dict.fromkeys(labels_of(records, self.id).tolist())))
+        rows = match_labels(labels.texts, self.id, self._store())
+        if (rows >= 0).any():
+            return "".join(samples_written_otherwise(labels, self._store(), rows))
+        return explain_mismatch(labels, self._store())
 
     def bind(self, records: pd.DataFrame, name: str) -> cov.Term:
         """K at the individuals of the records."""
@@ -169,6 +172,12 @@ class Relationship(Structure):
     def columns(self) -> tuple[str, ...]:
         """The identifier."""
         return (self.id,)
+
+    def mismatch(self, records: pd.DataFrame) -> str:
+        """Individuals that are in the matrix under a number that is written otherwise."""
+        labels, individuals = labels_of(records, self.id)[self._rows(records) < 0], map(str, self.individuals)
+        absent = dict.fromkeys(labels.tolist())
+        return "".join(written_otherwise(absent, individuals, f"column {self.id}", "the relationship matrix"))
 
     def _rows(self, records: pd.DataFrame) -> NDArray[np.int64]:
         individuals = [str(label) for label in self.individuals]

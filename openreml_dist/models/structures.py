@@ -67,7 +67,7 @@ class Structure(ABC):
         return {}
 
     def mismatch(self, records: pd.DataFrame) -> str:  # noqa: ARG002
-        """Why none of these records may be usable; empty where there is no more to say."""
+        """Why not all of these records may be usable; empty where there is no more to say."""
         return ""
 
     def remarks(self, records: pd.DataFrame) -> tuple[str, ...]:  # noqa: ARG002

@@ -54,6 +54,11 @@ class FixedDesign:
         MB: Tensor = B - self.Q @ (self.Q.mT @ B)
         return MB
 
+    def coefficients(self, y: Tensor) -> Tensor:
+        """(p,) R⁻¹Qᵀy, of the least-squares fit of y (n,). Local."""
+        b: Tensor = torch.linalg.solve_triangular(self.R, (self.Q.mT @ y)[:, None], upper=True)
+        return b[:, 0]
+
     def residuals(self, y: Tensor) -> Tensor:
         """e (n,), y less its least-squares fit on X. Local.
 

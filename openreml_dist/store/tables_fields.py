@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from openreml_dist.store.tables_text import Block, Layout, line_number
 
 Strings: TypeAlias = NDArray[np.object_]
 
-BETWEEN = "\x1f"  # a separator that no field has
 MISSING_CODES = ("NA", "-9", "nan", "NaN", ".", "")
 
 
@@ -34,11 +32,12 @@ class Missing:
     @cached_property
     def numbers(self) -> list[float]:
         """Those that are numbers."""
-        return [float(code) for code in self.codes if is_number(code) and np.isfinite(float(code))]
+        return [float(code) for code in self.codes if code not in self.words]
 
-    def among(self, tokens: Iterable[str]) -> set[str]:
-        """Those that occur."""
-        return set(self.codes).intersection(tokens)
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The others."""
+        return frozenset(code for code in self.codes if not is_number(code) or not np.isfinite(float(code)))
 
 
 def is_number(token: str) -> bool:
@@ -50,17 +49,14 @@ def is_number(token: str) -> bool:
     return token.isascii() and "_" not in token
 
 
-def parsed_numbers(tokens: Sequence[str], missing: Missing) -> tuple[NDArray[np.float64], int] | None:
+def parsed_numbers(tokens: Sequence[str] | NDArray[Any], missing: Missing) -> tuple[NDArray[np.float64], int] | None:
     """Fields as numbers (n,), NaN where missing, and how many are missing by a number; None where one is no number.
 
     Infinite ones are left as they are.
     """
-    values = _floats(tokens)
+    values = tokens.astype(np.float64) if isinstance(tokens, np.ndarray) else _floats(tokens)
     if values is None:
-        fields = np.array(tokens, object)
-        for code in missing.among(tokens):
-            fields[fields == code] = "nan"
-        values = _floats(fields.tolist())
+        values = _floats(["nan" if token in missing.words else token for token in tokens])
     if values is None:
         return None
     known = int(np.isnan(values).sum())
@@ -71,13 +67,13 @@ def parsed_numbers(tokens: Sequence[str], missing: Missing) -> tuple[NDArray[np.
 
 def _floats(tokens: Sequence[str]) -> NDArray[np.float64] | None:
     """Fields as numbers, if all of them are; at the speed of C, since there may be many millions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # what numpy says of text that is no number
-        try:
-            values = np.fromstring(BETWEEN.join(tokens), dtype=np.float64, sep=BETWEEN)
-        except (DeprecationWarning, ValueError):
-            return None
-    return values if len(values) == len(tokens) else None
+    text = "".join(tokens)
+    if "_" in text or not text.isascii():  # see ``is_number``
+        return None
+    try:
+        return np.fromiter(map(float, tokens), np.float64, len(tokens))
+    except ValueError:
+        return None
 
 
 def numbers(layout: Layout, block: Block, place: int, missing: Missing) -> NDArray[np.float64]:
@@ -102,9 +98,9 @@ def refuse_token(layout: Layout, block: Block, place: int, missing: Missing, hin
     """Raise for the first field of a column that is not a number."""
     tokens = block.columns[place]
     i = next(i for i, token in enumerate(tokens) if token not in missing.codes and not is_number(token))
-    if layout.separator == ";" and is_number(tokens[i].replace(",", ".")):
-        hint = "; the table is separated by semicolons and has decimal commas: write it with points, as R's write.csv does"
-    if layout.header is None and block.first + i == 0:
+    if "," in tokens[i] and is_number(tokens[i].replace(",", "")):
+        hint = "; it has a decimal comma, or one between thousands: write numbers as 1234.5, as R's write.csv does"
+    elif layout.header is None and block.first + i == 0:
         hint = "; a header must begin with FID IID"
     raise InputError(f"{where(layout, block, place, i)}: {tokens[i]!r} is not a number (missing is {missing}){hint}")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +26,7 @@ from openreml_dist.store.tables_fields import (
 from openreml_dist.store.tables_text import Block, Layout, find_record_layout, read_blocks
 
 Column: TypeAlias = NDArray[Any]
-INTEGER = frozenset("0123456789+-")
+INTEGER = "0123456789+-"
 LARGEST_INTEGER = 2.0**53
 TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 
@@ -94,16 +97,16 @@ class _Text:
     """A column as text, None where missing; ``coded`` values are missing by a code that is a number."""
 
     def __init__(self, place: int, missing: Missing) -> None:
-        self._place, self._missing = place, missing
+        self.place, self.missing = place, missing
         self._levels: dict[str, int] = {}
         self._parts: list[NDArray[np.int32]] = []
         self.coded = 0
 
     def add(self, _: Layout, block: Block) -> bool:
         """Go on with a block; true, since anything is text."""
-        tokens = block.columns[self._place]
-        self._parts.append(encode(tokens, self._levels, self._missing))
-        self.coded += sum(tokens.count(code) for code in self._missing.codes if is_number(code) and np.isfinite(float(code)))
+        tokens = block.columns[self.place]
+        self._parts.append(encode(tokens, self._levels, self.missing))
+        self.coded += sum(tokens.count(code) for code in self.missing.codes if code not in self.missing.words)
         return True
 
     def finished(self) -> Column:
@@ -115,21 +118,22 @@ class _Numbers:
     """A column as numbers, of integers where every field is written as one and none is missing; ``coded`` as above."""
 
     def __init__(self, place: int, missing: Missing) -> None:
-        self._place, self._missing = place, missing
+        self.place, self.missing = place, missing
         self._parts: list[NDArray[np.float64]] = []
         self._whole = True
         self.coded = 0
 
     def add(self, layout: Layout, block: Block) -> bool:
         """Go on with a block, if it holds numbers alone."""
-        tokens = block.columns[self._place]
-        parsed = parsed_numbers(tokens, self._missing)
+        tokens = block.columns[self.place]
+        parsed = parsed_numbers(tokens, self.missing)
         if parsed is None:
             return False
         values, coded = parsed
         self.coded += coded
-        self._parts.append(numbers(layout, block, self._place, self._missing) if np.isinf(values).any() else values)
-        self._whole = self._whole and bool((values == np.rint(values)).all()) and INTEGER.issuperset("".join(tokens))
+        self._parts.append(numbers(layout, block, self.place, self.missing) if np.isinf(values).any() else values)
+        written_whole = tokens.dtype.kind == "i" if isinstance(tokens, np.ndarray) else not "".join(tokens).strip(INTEGER)
+        self._whole = self._whole and written_whole and not np.isnan(values).any()
         return True
 
     def finished(self) -> Column:
@@ -146,12 +150,46 @@ def _fill(layout: Layout, columns: Mapping[str, _Numbers | _Text]) -> set[str]:
     """
     words: set[str] = set()
     empty = True
-    for block in read_blocks(layout):
+    for block in read_blocks(layout, partial(_cut_by_pandas, layout, columns, words)):
         empty = False
         words |= {name for name, column in columns.items() if name not in words and not column.add(layout, block)}
     if empty:
         raise InputError(f"{layout.path} has a header and no records")
     return words
+
+
+def _cut_by_pandas(
+    layout: Layout, columns: Mapping[str, _Numbers | _Text], words: Collection[str], text: str
+) -> list[Any] | None:
+    """Wanted columns of bare lines, numbers as numbers; None where one holds something else. A ``Cutter``."""
+    import pandas as pd
+
+    wanted = {column.place: column for name, column in columns.items() if name not in words}
+    numeric = [place for place, column in wanted.items() if isinstance(column, _Numbers)]
+    if not numeric:
+        return None
+    codes: Any = {place: list(wanted[place].missing.words) for place in numeric}
+    exact: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+    try:
+        read = pd.read_csv(
+            StringIO(text),
+            sep=layout.separator,
+            header=None,
+            usecols=sorted(wanted),
+            dtype={place: object for place in wanted if place not in numeric},
+            na_values=codes,
+            keep_default_na=False,
+            low_memory=False,
+            quoting=csv.QUOTE_NONE,
+            **exact,
+        )
+    except ValueError:
+        return None
+    made: dict[int, Any] = {place: read[place].to_numpy() for place in wanted}
+    if any(made[place].dtype.kind not in "if" or np.isinf(made[place]).any() for place in numeric):
+        return None
+    made |= {place: made[place].tolist() for place in wanted if place not in numeric}
+    return [made.get(place, range(len(read))) for place in range(layout.width)]
 
 
 def _truth(column: Column) -> Column:

@@ -8,10 +8,10 @@ so, as PLINK 2 writes it, with IID alone, or with a sample id SID behind, which 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from openreml_dist.errors import InputError
 from openreml_dist.store.text import open_text
 
-BLOCK_LINES = 5_000  # larger blocks are slower: they leave the cache
+BLOCK_LINES = 10_000  # what is done once a block takes no time; a block of many columns still fits into memory as text
+BLANKS = " \t\v\f\0\x1c\x1d\x1e\x1f"  # of ASCII, without the ends of lines
+Cutter: TypeAlias = Callable[[str], "list[Any] | None"] | None
+"""From lines of bare fields to all of their columns, those that are wanted as text or numbers; None where it cannot tell."""
+
 SEPARATOR_NAMES = {None: "white space", "\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated"}
 IDS = ("FID", "IID")
 HEADED_IDS = (("FID", "IID", "SID"), IDS, ("IID", "SID"), ("IID",))
@@ -50,16 +54,16 @@ class Block:
     """Consecutive lines of a table, cut into columns."""
 
     first: int  # lines of the table before these, the header among them; blank ones do not count
-    ids: tuple[tuple[str, ...], ...]
-    columns: tuple[tuple[str, ...], ...]  # of values
+    ids: tuple[list[str], ...]
+    columns: tuple[Any, ...]  # of values: lists of texts; with a ``Cutter``, numbers where it has read them
 
     @property
-    def family_id(self) -> tuple[str, ...]:
+    def family_id(self) -> list[str]:
         """FIDs, 0 where the table has none."""
-        return self.ids[0] if len(self.ids) > 1 else ("0",) * len(self.ids[0])
+        return self.ids[0] if len(self.ids) > 1 else ["0"] * len(self.ids[0])
 
     @property
-    def sample_id(self) -> tuple[str, ...]:
+    def sample_id(self) -> list[str]:
         """IIDs."""
         return self.ids[-1]
 
@@ -83,6 +87,10 @@ def find_layout(path: str) -> Layout:
         return Layout(path, separator, IDS, None, len(fields) - len(IDS))
     header = tuple(fields[len(ids) :])
     _refuse_repeated_names(path, header)
+    if stray := set(IDS).intersection(upper[len(ids) :]):
+        raise InputError(
+            f"{path}: the header has {', '.join(stray)} behind {' '.join(ids)}; ids come first, as FID IID or IID alone"
+        )
     return Layout(path, separator, ids, header, len(header))
 
 
@@ -99,32 +107,26 @@ def find_record_layout(path: str) -> Layout:
     return Layout(path, separator, (), header, len(header))
 
 
-def read_blocks(layout: Layout) -> Iterator[Block]:
+def read_blocks(layout: Layout, cutter: Cutter = None) -> Iterator[Block]:
     """Cut a table into blocks of lines, each line with as many fields as the first.
 
+    Args:
+        layout: as found.
+        cutter: a quicker way for a table of records, if there is one.
     Raises:
         InputError: for a file that cannot be read, and for a line of another length.
     """
     num_ids = len(layout.ids)
     with open_text(layout.path, newline="" if layout.separator else None) as lines:
         first = 0
-        for rows in _cut(lines, layout.separator):
-            chunk = rows
+        for columns in _columns(lines, layout, cutter):
             if first == 0 and layout.header is not None:
-                first, chunk = 1, rows[1:]
-            if not chunk:
+                first, columns = 1, [column[1:] for column in columns]  # noqa: PLW2901
+            if len(columns[0]) == 0:
                 continue
-            try:
-                columns = list(zip(*chunk, strict=True))
-            except ValueError:
-                columns = []
-            if len(columns) != layout.width:
-                _refuse_length(layout, first, chunk)
-            if layout.separator is not None:
-                columns = [tuple(map(str.strip, column)) for column in columns]
             ids = columns[:num_ids][:-1] if "SID" in layout.ids else columns[:num_ids]
             yield Block(first, tuple(ids), tuple(columns[num_ids:]))
-            first += len(chunk)
+            first += len(columns[0])
 
 
 def line_number(layout: Layout, row: int) -> int:
@@ -168,6 +170,58 @@ def _first_fields(line: str, separator: str | None) -> list[str]:
     return [field.strip() for field in next(_cut([line], separator))[0]]
 
 
+def _columns(lines: Iterable[str], layout: Layout, cutter: Cutter) -> Iterator[list[Any]]:
+    """Columns of each block of lines, the header among them, blank lines left out.
+
+    Raises:
+        InputError: for a line of another length than the first.
+    """
+    first, lines = 0, iter(lines)
+    while chunk := list(islice(lines, BLOCK_LINES if first else 1)):  # the header is a block of its own
+        columns = _plain_columns(chunk, layout, cutter if first else None)
+        if columns is not None:
+            yield columns
+            first += len(columns[0])
+            continue
+        goes_on = layout.separator is not None and '"' in "".join(chunk)  # a quoted field may go on in the next block
+        for rows in _cut(chain(chunk, lines) if goes_on else chunk, layout.separator):
+            try:
+                fields = list(zip(*rows, strict=True))
+            except ValueError:
+                fields = []
+            if len(fields) != layout.width:
+                _refuse_length(layout, first, rows)
+            yield [list(map(str.strip, column)) for column in fields]
+            first += len(rows)
+
+
+def _plain_columns(lines: list[str], layout: Layout, cutter: Cutter) -> list[Any] | None:
+    """The columns of lines that may be cut at every separator, which is many times quicker; None where they may not be."""
+    separator, width, text = layout.separator, layout.width, "".join(lines).replace("\r\n", "\n")
+    if separator is None or "\r" in text or {line.count(separator) for line in lines} != {width - 1}:
+        return None
+    text = text if text.endswith("\n") else text + "\n"
+    if '"' in text:
+        parts, ends = text.split('"'), (separator, "\n")
+        around, within = parts[::2], "".join(parts[1::2])  # of quotes
+        whole = all(part.startswith(ends) for part in around[1:]) and all(part.endswith(ends) for part in around[1:-1])
+        if not whole or separator in within or "\n" in within or (around[0] and not around[0].endswith(ends)):
+            return None
+        text = "".join(parts)
+    bare = text.isascii() and not any(blank in text for blank in BLANKS if blank != separator)
+    blank = separator * (width - 1) + "\n"
+    if text.startswith(blank) or f"\n{blank}" in text:
+        return None
+    if bare and cutter is not None and (read := cutter(text)) is not None:
+        return read
+    fields = text.replace("\n", separator).split(separator)[:-1]
+    columns = [fields[place::width] for place in range(width)]
+    if bare:
+        return columns
+    columns = [list(map(str.strip, column)) for column in columns]
+    return None if "" in columns[0] else columns  # the line may be one of blanks
+
+
 def _cut(lines: Iterable[str], separator: str | None) -> Iterator[list[list[str]]]:
     """Fields of each line that is not blank, by blocks of lines."""
     if separator is not None:
@@ -190,9 +244,18 @@ def _cut(lines: Iterable[str], separator: str | None) -> Iterator[list[list[str]
 def _refuse_length(layout: Layout, first: int, rows: list[list[str]]) -> None:
     i = next(i for i, row in enumerate(rows) if len(row) != layout.width)
     found = len(rows[i])
-    hint = ": row names? In R, write.table(..., row.names = FALSE)" if layout.header and found == layout.width + 1 else ""
+    hint, line = "", line_number(layout, first + i)
+    if (within := "".join(rows[i]).rstrip("\n").count("\n")) > 0:
+        hint = f": a quotation mark opens on line {line - within} and closes on none or on a later one"
+    elif found == layout.width + 1 and not rows[i][-1].strip():
+        hint = ": the last one is empty, so a separator too many ends the line"
+    elif found == layout.width + 1 and layout.header:
+        hint = ": row names? In R, write.table(..., row.names = FALSE)"
+        hint += "; or a value of two words, which needs quotes or another separator?" if layout.separator is None else ""
+    elif layout.separator is not None and len(" ".join(rows[i]).split()) == layout.width:
+        hint = f": the first line is {SEPARATOR_NAMES[layout.separator]}, this one is not"
     raise InputError(
-        f"{layout.path}, line {line_number(layout, first + i)}: {found} fields where the first line has {layout.width}{hint}"
+        f"{layout.path}, line {line}: {found} field{'s' * (found != 1)} where the first line has {layout.width}{hint}"
     )
 
 

@@ -98,7 +98,14 @@ def open_text(path: str, newline: str | None = None) -> Iterator[TextIO]:
                 yield text
     except InputError:
         raise
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        what, code = "in another encoding, such as that of Windows", "WINDOWS-1252"
+        if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            what = code = "UTF-16"
+        raise InputError(
+            f"cannot read {path}: the text is not UTF-8 but {what}; save it as UTF-8, or iconv -f {code} -t UTF-8 {path}"
+        ) from error
+    except (OSError, EOFError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except Exception as error:
         if type(error).__module__.lstrip("_").split(".")[0] not in _MODULES_OF_DAMAGE:  # which are not imported for this

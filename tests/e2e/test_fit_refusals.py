@@ -69,6 +69,8 @@ REFUSALS = [
     ),
     Refusal("infinite phenotype", "data.pheno={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite"), BOTH),
     Refusal("no such column", "data.pheno_column=height", ("no column 'height'", "quantitative, disease, unrelated")),
+    Refusal("no column at all", "data.pheno_column=null", ("data.pheno_column: None", "the number or the name"), **EARLY),
+    Refusal("an empty list of columns", "data.pheno_column=[]", ("data.pheno_column: []", "or a list of them"), **EARLY),
     Refusal("infinite covariate", "data.qcovar={bad}/infinite.phen", ("infinite.phen, line 5", "F3:I3", "infinite"), BOTH),
     Refusal("collinear covariates", "data.qcovar={bad}/twice.qcovar", ("collinear", "double is a combination of age"), BOTH),
     Refusal(

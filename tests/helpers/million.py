@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from openreml_dist.covariance import (
-    AR1,
+    AR1Correlation,
     BlockDiagonal,
     CompoundSymmetry,
     CovariancePropagation,
@@ -68,7 +68,7 @@ def sparse_effects() -> csr_matrix:
 
 
 def field() -> Term:
-    return KroneckerProduct(AR1(1000, "row"), AR1(1000, "column"))
+    return KroneckerProduct(AR1Correlation(1000, "row"), AR1Correlation(1000, "column"))
 
 
 def random_regression() -> Term:
@@ -89,18 +89,22 @@ TERMS: dict[str, Callable[[], Term]] = {
     "FeatureKernel": lambda: FeatureKernel(random.standard_normal((N, 4))),
     "Grouping": lambda: Grouping(levels, "group"),
     "PedigreeMatrix": pedigree,
-    "AR1": lambda: AR1(N, "ar1"),
-    "AR1 in continuous time": lambda: AR1(points[:, 0], "ar1"),
+    "AR1": lambda: AR1Correlation(N, "ar1"),
+    "AR1 in continuous time": lambda: AR1Correlation(points[:, 0], "ar1"),
     "Exchangeable": lambda: Exchangeable(N, "alike"),
     "CompoundSymmetry": lambda: CompoundSymmetry(N, "cs"),
     "Exponential": lambda: Exponential(points, "space"),
     "Matern": lambda: Matern(points, 2.5, "space"),
-    "Sum": lambda: Sum(Grouping(levels, "group"), Scaled(AR1(N, "ar1"), "series")),
-    "HadamardProduct": lambda: HadamardProduct(Grouping(levels, "group"), AR1(N, "ar1")),
+    "Sum": lambda: Sum(Grouping(levels, "group"), Scaled(AR1Correlation(N, "ar1"), "series")),
+    "HadamardProduct": lambda: HadamardProduct(Grouping(levels, "group"), AR1Correlation(N, "ar1")),
     "KroneckerProduct": field,
     "KroneckerProduct with a factor": lambda: KroneckerProduct(FactorAnalytic(4, 2, "G"), SameLevel(levels[: N // 4], "level")),
-    "BlockDiagonal": lambda: BlockDiagonal(CompoundSymmetry(N // 2 - 50, "cs"), Scaled(AR1(N // 2 + 50, "ar1"), "series")),
-    "CovariancePropagation, sparse": lambda: CovariancePropagation(sparse_effects(), Scaled(AR1(500, "ar1"), "effect")),
+    "BlockDiagonal": lambda: BlockDiagonal(
+        CompoundSymmetry(N // 2 - 50, "cs"), Scaled(AR1Correlation(N // 2 + 50, "ar1"), "series")
+    ),
+    "CovariancePropagation, sparse": lambda: CovariancePropagation(
+        sparse_effects(), Scaled(AR1Correlation(500, "ar1"), "effect")
+    ),
     "random regression": random_regression,
     "animal model": animal_model,
     "nested": lambda: Sum(

@@ -19,7 +19,7 @@ from scipy.special import gamma, kv
 from torch import Tensor
 
 from openreml_dist.covariance import (
-    AR1,
+    AR1Correlation,
     BlockDiagonal,
     CompoundSymmetry,
     CovariancePropagation,
@@ -188,12 +188,14 @@ def ar1(random: Random, n: int, correlation: float = 0.6, name: str = "ar1") -> 
         powers = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.float64), eta.expand(n)]), dim=0)
         return powers[np.abs(positions[:, None] - positions)]
 
-    return case(AR1(positions, name), dense, correlation)
+    return case(AR1Correlation(positions, name), dense, correlation)
 
 
 def ar1_in_time(random: Random, n: int) -> Case:
     times = torch.tensor(random.uniform(0, 5, n)).round(decimals=1)
-    return case(AR1(times.numpy(), "time"), lambda eta: torch.exp((times[:, None] - times).abs() * eta[0].log()), 0.4)
+    return case(
+        AR1Correlation(times.numpy(), "time"), lambda eta: torch.exp((times[:, None] - times).abs() * eta[0].log()), 0.4
+    )
 
 
 def exchangeable(random: Random, n: int) -> Case:

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, FitResult, Grouping, Identity, Kernel
-from openreml_dist.covariance import AR1, HadamardProduct, IdentityMatrix, SameLevel, Scaled, Term, Unstructured
+from openreml_dist.covariance import AR1Correlation, HadamardProduct, IdentityMatrix, SameLevel, Scaled, Term, Unstructured
 from openreml_dist.errors import ConfigError, InputError
 
 N = 120
@@ -33,7 +33,7 @@ def bivariate(name: str = "G") -> Term:
 
 
 def series() -> Term:
-    return Scaled(AR1(N, "time"), "series")
+    return Scaled(AR1Correlation(N, "time"), "series")
 
 
 def derived(fit: FitResult) -> dict[str, tuple[float, float | None]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, FitResult, Identity, Kernel
-from openreml_dist.covariance import AR1, HadamardProduct, KroneckerProduct, SameLevel, Scaled, Unstructured
+from openreml_dist.covariance import AR1Correlation, HadamardProduct, KroneckerProduct, SameLevel, Scaled, Unstructured
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.memory import FitSize, memory
 from tests.helpers.gloo import spawn
@@ -71,7 +71,7 @@ def field() -> Data:
     random = np.random.default_rng(2)
     L_row, L_column = (np.linalg.cholesky(rho ** np.abs(np.subtract.outer(range(SIDE), range(SIDE)))) for rho in (0.7, 0.5))
     y = torch.tensor((L_row @ random.standard_normal((SIDE, SIDE)) @ L_column.T + random.standard_normal((SIDE, SIDE))).ravel())
-    plots = Scaled(KroneckerProduct(AR1(SIDE, "row"), AR1(SIDE, "column")), "plot")
+    plots = Scaled(KroneckerProduct(AR1Correlation(SIDE, "row"), AR1Correlation(SIDE, "column")), "plot")
     truth = {"plot": 1.0, "row.correlation": 0.7, "column.correlation": 0.5, "residual": 1.0}
     model = FitSize(num_kernels=0, num_generated=2, num_fixed=1, num_probes=0)
     return Covariance([plots, Identity(SIDE**2)]), y, torch.ones(SIDE**2, 1, dtype=torch.float64), model, truth

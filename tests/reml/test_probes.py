@@ -17,7 +17,6 @@ from openreml_dist.reml.dense.evaluation import ai_step, log_likelihood
 from openreml_dist.reml.dense.probes import Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.schedule import ANCHORED, EXACT, LARGEST_NOISE, SMALLEST_SIZE, Evaluation, Traces
-from openreml_dist.reml.fixed import FixedDesign
 from openreml_dist.reml.step import Step
 from tests.helpers.gloo import spawn
 from tests.helpers.oracle import Case, random_case
@@ -30,7 +29,7 @@ Posed = tuple[Problem, Probes]
 
 
 def problem(case: Case, grid: ProcessGrid, num_probes: int, seed: int = 1) -> Posed:
-    bare = Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, TileLayout(N, 32, grid.shape))
+    bare = Problem.of(case.covariance, case.y, case.X, grid, TileLayout(N, 32, grid.shape))
     Z = draw_probes(N, num_probes, seed)
     return bare, Probes.of(Z, case.covariance.times(Z, case.theta, grid, bare.layout))
 

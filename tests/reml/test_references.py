@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist import REML, Covariance, FitResult, Grouping, Identity, Kernel
-from openreml_dist.covariance import AR1, CovariancePropagation, HadamardProduct, SameLevel, Scaled, Unstructured
+from openreml_dist.covariance import AR1Correlation, CovariancePropagation, HadamardProduct, SameLevel, Scaled, Unstructured
 from tests.helpers.answers import load, references, tensor, treatment_coding
 from tests.helpers.gloo import spawn
 
@@ -107,7 +107,7 @@ def stroup_nin() -> tuple[Model, dict[str, Any]]:
     """A field of autocorrelated columns and rows."""
     data, exact = published("stroup.nin")
     data = data.dropna(subset="yield")
-    field = HadamardProduct(AR1(data["col"].to_numpy(), "col"), AR1(data["row"].to_numpy(), "row"))
+    field = HadamardProduct(AR1Correlation(data["col"].to_numpy(), "col"), AR1Correlation(data["row"].to_numpy(), "row"))
     return (Covariance([Scaled(field, "plot")]), tensor(data["yield"]), treatment_coding(data, "gen")), exact
 
 
@@ -116,7 +116,7 @@ def harris_wateruse() -> tuple[Model, dict[str, Any]]:
     data, exact = published("harris.wateruse")
     data = data[(data["age"] == "A2") & (data["species"] == "S2") & (data["day"] != 268)]
     tree, time = data["tree"].to_numpy(), tensor(data["day"]) / 100
-    days = HadamardProduct(AR1(data["day"].to_numpy(), "day"), SameLevel(tree, "tree"))
+    days = HadamardProduct(AR1Correlation(data["day"].to_numpy(), "day"), SameLevel(tree, "tree"))
     X = torch.stack([torch.ones_like(time), time, time**2], dim=1)
     return (Covariance([Grouping(tree, "tree"), Scaled(days, "residual")]), tensor(data["water"]), X), exact
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from openreml_dist import Covariance, Grouping, Identity, MixedModel
-from openreml_dist.covariance import AR1, Scaled
+from openreml_dist.covariance import AR1Correlation, Scaled
 from openreml_dist.models import Group, Unstructured
 from openreml_dist.reml import FitResult, Solver, Stopping, null_log_likelihood, trait_estimates, variance_tests
 from openreml_dist.reml.traits import traits_of
@@ -44,6 +44,16 @@ def test_one_random_term_is_tested_against_none() -> None:
     assert (without.loglik_reduced, without.lrt) == (None, tests.lrt)
 
 
+def test_a_large_mean_costs_no_digits() -> None:
+    y, (group, _) = grouped(np.random.default_rng(1), [8, 5])
+    solver = Solver.of(Covariance([group, Identity(N)]))
+    fit, far = solver.fit(y, X), solver.fit(y + 2e7 * X[:, 0], X)
+    torch.testing.assert_close(far.theta, fit.theta, rtol=1e-6, atol=0)
+    assert far.loglik == pytest.approx(fit.loglik, abs=1e-6)
+    torch.testing.assert_close(far.beta[0] - 2e7, fit.beta[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(far.beta[1:], fit.beta[1:], rtol=0, atol=1e-6)
+
+
 def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
     y, terms = grouped(np.random.default_rng(2), [8, 5, 3])
     covariance = Covariance([*terms, Identity(N)])
@@ -58,7 +68,7 @@ def test_first_of_two_random_terms_is_tested_beside_the_other() -> None:
 
 def test_correlations_have_no_test_of_variances() -> None:
     y, _ = grouped(np.random.default_rng(3), [8, 5])
-    covariance = Covariance([Scaled(AR1(N, "row"), "field"), Identity(N)])
+    covariance = Covariance([Scaled(AR1Correlation(N, "row"), "field"), Identity(N)])
     solver = Solver.of(covariance)
     assert variance_tests(solver, solver.fit(y, X), y, X) is None
 

@@ -32,7 +32,7 @@ CASES = [  # kernels, grouping, tile size
 
 def problem(case: Case, grid: ProcessGrid, tile_size: int) -> Problem:
     layout = TileLayout(len(case.y), tile_size, grid.shape)
-    return Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, layout)
+    return Problem.of(case.covariance, case.y, case.X, grid, layout)
 
 
 def steps(rows: int, columns: int) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def steps(rows: int, columns: int) -> list[dict[str, Any]]:
     for kernels, grouping, tile_size in CASES:
         case = random_case(N, kernels, grouping)
         step, _ = ai_step(problem(case, grid, tile_size), case.theta, lambda _: no_progress)
-        alone = Problem(case.covariance, case.y, FixedDesign.of(case.X), grid, TileLayout(N, tile_size, grid.shape))
+        alone = Problem.of(case.covariance, case.y, case.X, grid, TileLayout(N, tile_size, grid.shape))
         found.append({"step": step, "loglik": log_likelihood(alone, case.theta, lambda _: no_progress).loglik})
     return found
 

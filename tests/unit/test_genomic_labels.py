@@ -11,7 +11,7 @@ import pytest
 from openreml_dist import MixedModel
 from openreml_dist.covariance import Kernel
 from openreml_dist.errors import InputError
-from openreml_dist.models import Genomic
+from openreml_dist.models import Genomic, Relationship
 
 
 @dataclass
@@ -70,6 +70,19 @@ def test_no_common_individual_names_the_probable_cause() -> None:
             caught.value
         )
         assert cause in str(caught.value).partition("Probable cause")[2]
+
+
+def test_some_numbers_written_otherwise_are_named() -> None:
+    records = pd.DataFrame({"id": ["1.0", "2", "3", "1.0", "03", "9"], "y": [1.0, 3.0, 2.0, 5.0, 4.0, 1.0]})
+    numbers = ["1", "2", "3", "4"]
+    warning = "warning: 2 ids are written in two ways, and so not matched, such as 1.0 in column id and 1 in "
+    for genomic, path in (
+        (Genomic("id", Store(["A"] * 4, numbers)), "all.grm.zarr"),
+        (Relationship("id", np.eye(4), [1, 2, 3, 4]), "the relationship matrix"),
+    ):
+        model = MixedModel.from_dataframe(records, "y ~ 1", {"g": genomic})
+        assert len(model.y) == 2
+        assert [line for line in model.report if line.startswith("warning")] == [f"{warning}{path}; write both alike"]
 
 
 def test_known_rows_make_the_same_component() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
+from openreml_dist.app.report.terminal import _shortened
 from openreml_dist.reml.liability import LiabilityScale
 from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.wald import chi2_tail
@@ -43,3 +44,22 @@ def test_liability_scale_of_lee_et_al() -> None:
     assert LiabilityScale(0.01, 0.5).factor == pytest.approx(0.551906, rel=1e-5)
     z = stats.norm.pdf(stats.norm.isf(0.1))
     assert LiabilityScale(0.1, 0.1).factor == pytest.approx(0.09 / z**2, rel=1e-10)  # no ascertainment: K(1−K)/z²
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["genetic.L[milk_yield_305,milk_yield_305]", "genetic.L[milk_fat_305,milk_yield_305]", "residual"],
+        ["permanent.variance[herd_1]", "permanent.variance[herd_2]", "permanent.correlation[herd_2]"],
+        ["chromosome_01_of_map", "chromosome_02_of_map", "chromosome_10_of_map"],
+        [f"{'a' * 20}{i}{'b' * 20}" for i in range(3)],
+    ],
+)
+def test_shortened_names_stay_different(names: list[str]) -> None:
+    short = _shortened(names)
+    assert len(set(short)) == len(names) and max(map(len, short)) <= 14
+    assert all(name == other for name, other in zip(short, names, strict=True) if len(other) <= 14)
+
+
+def test_a_name_is_shortened_to_its_beginning_and_end() -> None:
+    assert _shortened(["genetic", "genetic.L[milk,milk]"]) == ["genetic", "geneti…k,milk]"]

@@ -196,6 +196,9 @@ def test_fewer_samples_than_fixed_effects(files) -> None:
     data = files(pheno=lines(range(3), square), qcovar=lines(range(3), square, lambda i: i))
     with pytest.raises(InputError, match=r"3 fixed effects for 3 analysed samples"):
         read_inputs(data, [grm_of(range(3))])
+    data = files(pheno=lines(range(9), square), covar="FID IID age\n" + lines(range(9), lambda i: i * 1.5))
+    with pytest.raises(InputError, match=r"9 fixed effects for 9 .* levels of age: if .* data.qcovar"):
+        read_inputs(data, [grm_of(range(9))])
 
 
 def test_levels_are_those_of_the_analysed_samples(files) -> None:
@@ -258,3 +261,41 @@ def test_numbers_with_a_point_beside_whole_ones_are_named(files) -> None:
     numbers = [str(i) for i in range(3, 12)]
     with pytest.raises(InputError, match=r"Probable cause: numbers are written in two ways: 3.0 in .*pheno, 3 in all.grm.zarr"):
         read_inputs(data, [Grm(numbers, numbers)])
+
+
+def test_some_numbers_written_otherwise_are_named(files) -> None:
+    numbers = [str(i) for i in range(1, 13)]
+    written = ["1.0", "2.", "3e0", "04", *numbers[4:]]
+    grm = Grm(numbers, numbers)
+    tables = {"pheno": "".join(f"{i} {i} {k * k}\n" for k, i in enumerate(written))}
+    inputs = read_inputs(files(**tables), [grm])
+    assert len(inputs.y) == 8 and inputs.dropped["not_in_grm_1"] == 4
+    (warning,) = [line for line in inputs.report if line.startswith("warning")]
+    assert warning.startswith("warning: 4 ids are written in two ways, and so not matched, such as 1.0:1.0 in ")
+    assert warning.endswith("and 1:1 in all.grm.zarr; write both alike")
+    tables = {"pheno": "".join(f"{i} {i} {k * k}\n" for k, i in enumerate(numbers)), "qcovar": tables["pheno"]}
+    inputs = read_inputs(files(**tables), [grm])
+    assert inputs.dropped["not_in_qcovar"] == 4
+    assert any(line.startswith("warning: 4 ids") and "such as 1:1 in " in line for line in inputs.report)
+    with pytest.raises(InputError, match=r"no sample has all of its data:(.|\n)*warning: 3 ids are written"):
+        read_inputs(files(pheno="1.0 1.0 3\n2. 2. 4\n03 03 4\n4 4 NA\n5 5 NA\n"), [grm])
+
+
+def test_levels_that_are_one_number_are_named(files) -> None:
+    data = files(
+        pheno=lines(range(9), square),
+        covar="FID IID batch\n" + lines(range(9), lambda i: ["1", "1.0", "2"][i % 3]),
+    )
+    inputs = read_inputs(data, [grm_of(range(9))])
+    assert len(inputs.fixed_names) == 3
+    assert any("column batch: 1 and 1.0 may be one label written in two ways" in line for line in inputs.report)
+
+
+@pytest.mark.parametrize("spelling", ["\u200b{0}", "{0}\u2060", "\uff29{1}", "i{1}", "'{0}'", "0{0}", "{0}\u00ad"])
+def test_ids_in_another_spelling_are_named(files, spelling: str) -> None:
+    names = [spelling.format(f"I{i}", i) if i % 2 else f"I{i}" for i in range(12)]
+    data = files(pheno="FID,IID,y\n" + "".join(f"F{i},{name},{i * i}\n" for i, name in enumerate(names)))
+    inputs = read_inputs(data, [grm_of(range(12))])
+    assert len(inputs.y) == 6
+    (warning,) = [line for line in inputs.report if line.startswith("warning")]
+    assert "6 ids are written in two ways" in warning and "and F1:I1 in all.grm.zarr" in warning and warning.isascii()

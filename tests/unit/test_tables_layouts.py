@@ -56,6 +56,25 @@ def test_headers_of_plink_2(table: Callable[..., str], header: str, alone: bool,
     assert read_discrete(path).levels == (("1.5", "2.5", "3.5"), ("41", "43"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("IID FID y\nI1 1 2\nI2 2 3\n", "the header has FID behind IID; ids come first, as FID IID or IID alone"),
+        ("FID,IID,y\n1,1,2\n2,2,3,\n", "line 3: 4 fields where the first line has 3: the last one is empty"),
+        ("FID\tIID\ty\n1\t1\t2\n2 2 3\n", "line 3: 1 field where .*: the first line is tab-separated, this one is not"),
+        ('FID,IID,y\n1,"1,2\n2,2,3\n3,3,3\n', "a quotation mark opens on line 2 and closes on none"),
+        ("FID IID y\n1 1 New York\n", "row names.*or a value of two words"),
+        ("1\t1\t2,5\n2\t2\t3,5\n", "line 1, .*'2,5' is not a number.*a decimal comma"),
+        ("FID IID y\n1 1 1,234\n", "line 2, .*'1,234' is not a number.*between thousands"),
+        ("FID IID größe\n1 1 2\n".encode("latin-1"), "not UTF-8 but in another encoding.*iconv -f WINDOWS-1252"),
+        ("FID IID y\n1 1 2\n".encode("utf-16"), "not UTF-8 but UTF-16; .*iconv -f UTF-16"),
+    ],
+)
+def test_the_cause_of_what_cannot_be_read(table: Callable[..., str], content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_phenotype(table(content))
+
+
 def test_one_column_of_ids_needs_a_header_and_unique_ids(table: Callable[..., str]) -> None:
     assert read_phenotype(table("IID,height\nI1,1\nI2,3\n")).values.tolist() == [1.0, 3.0]
     with pytest.raises(InputError, match=r"2 field\(s\).*IID alone needs a header that begins with IID or #IID"):
@@ -123,7 +142,7 @@ def test_quotes_of_r(table: Callable[..., str]) -> None:
     assert records.columns["plot id"].tolist() == ["a", "b"]
     with pytest.raises(InputError, match=r"line 2: 4 fields where the first line has 3: row names\?.*row.names = FALSE"):
         read_phenotype(table('"FID" "IID" "y"\n"1" "F1" "I1" 2\n'))
-    with pytest.raises(InputError, match=r"line 3, sample F2:I2, column y: '2,5'.*semicolons and has decimal commas"):
+    with pytest.raises(InputError, match=r"line 3, sample F2:I2, column y: '2,5'.*it has a decimal comma"):
         read_phenotype(table("FID;IID;y\nF1;I1;1\nF2;I2;2,5\n"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from openreml_dist.covariance import (
-    AR1,
+    AR1Correlation,
     BlockDiagonal,
     Covariance,
     CovariancePropagation,
@@ -60,13 +60,13 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: G.selected(np.array([True, False])), "by their numbers"),  # type: ignore[arg-type]
     (lambda: FeatureKernel(np.ones(3)), "features must be finite"),
     (lambda: FeatureKernel(np.zeros((0, 3))), "features must be finite"),
-    (lambda: AR1(0, "a"), "at least 1"),
-    (lambda: AR1([], "a"), "there are none"),
-    (lambda: AR1([0, NAN], "a"), "not finite"),
-    (lambda: AR1(["x"], "a"), "not text"),  # type: ignore[list-item]
-    (lambda: AR1([3, 3], "a"), "same position"),
-    (lambda: AR1(1, "a"), "same position"),
-    (lambda: AR1(np.ones((2, 2)), "a"), "one position a sample"),
+    (lambda: AR1Correlation(0, "a"), "at least 1"),
+    (lambda: AR1Correlation([], "a"), "there are none"),
+    (lambda: AR1Correlation([0, NAN], "a"), "not finite"),
+    (lambda: AR1Correlation(["x"], "a"), "not text"),  # type: ignore[list-item]
+    (lambda: AR1Correlation([3, 3], "a"), "same position"),
+    (lambda: AR1Correlation(1, "a"), "same position"),
+    (lambda: AR1Correlation(np.ones((2, 2)), "a"), "one position a sample"),
     (lambda: Exchangeable(1, "e"), "at least 2"),
     (lambda: Matern([1, 2], 2, "m"), "none of 0.5, 1.5, 2.5"),
     (lambda: Matern([1, 1], 1.5, "m"), "same coordinates"),
@@ -77,7 +77,7 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: DiagonalLevels(["1", 1], "D"), "differ"),  # type: ignore[list-item]
     (lambda: FactorAnalytic(2, 2, "F"), "2 factors for 2 levels"),
     (lambda: Sum(Identity(2), Identity(3, "b")), "different sizes: 2, 3"),
-    (lambda: HadamardProduct(AR1(2, "a"), AR1(3, "b")), "different sizes: 2, 3"),
+    (lambda: HadamardProduct(AR1Correlation(2, "a"), AR1Correlation(3, "b")), "different sizes: 2, 3"),
     (KroneckerProduct, "at least one operand"),
     (BlockDiagonal, "at least one operand"),
     (lambda: CovariancePropagation(np.ones((4, 3)), G), "as G has"),
@@ -86,13 +86,17 @@ INPUT: list[tuple[Callable[[], object], str]] = [
     (lambda: CovariancePropagation(csr_matrix([[1, NAN]]), G), "not finite"),
     (lambda: PedigreeMatrix([], [], [], "p"), "no animals"),
     (lambda: PedigreeMatrix([1, 1], [0, 0], [0, 0], "p"), "there twice: 1"),
+    (
+        lambda: PedigreeMatrix([1, 2, 3, 3], [0, 0, 1, 0], [0, 0, 2, 2], "p"),
+        "3, of different parents: 1 and 2; unknown and 2",
+    ),
     (lambda: PedigreeMatrix([1, "1"], [0, 0], [0, 0], "p"), "there twice: 1"),
     (lambda: PedigreeMatrix(["a", "b"], ["b", "a"], [0, 0], "p"), "loop"),
     (lambda: PedigreeMatrix(["a"], ["a"], [0], "p"), "loop"),
     (lambda: PedigreeMatrix([1], [0, 0], [0], "p"), "differ in length"),
     (lambda: PedigreeMatrix(["*"], [0], [0], "p"), r"no identifier: \* stands for an unknown one"),
     (lambda: PedigreeMatrix(["1", "2"], ["0", "1.0"], ["0", "0"], "p"), "parent 1.0 has no line of its own, but 1 has"),
-    (lambda: PedigreeMatrix(["1"], ["0"], ["0"], "p").places_of(["7", "1.0"]), "such as 1.0; it has 1, which is the same"),
+    (lambda: PedigreeMatrix(["1"], ["0"], ["0"], "p").places_of(["7", "1.0"]), "such as 1.0; it has 1, which may be the same"),
     (lambda: PedigreeMatrix([NAN], [0], [0], "p"), "no identifier"),
     (lambda: PedigreeMatrix([1], [0], [0], "p").places_of([3, "1"]), "1 records are of animals"),
 ]
@@ -105,7 +109,7 @@ def test_a_term_that_makes_no_sense_is_refused(make: Callable[[], object], words
 
 
 def model(**settings: object) -> Covariance:
-    terms = [Scaled(AR1(5, "time"), "plot"), Grouping([0, 0, 1, 1, 1], "block"), Identity(5)]
+    terms = [Scaled(AR1Correlation(5, "time"), "plot"), Grouping([0, 0, 1, 1, 1], "block"), Identity(5)]
     return Covariance(terms, **settings)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,8 @@ def check_settings(settings: FitConfig) -> None:
         ConfigError: names the setting.
     """
     model, solver, launcher = settings.model, settings.solver, settings.launcher
-    prevalence = model.prevalence
+    prevalence, column = model.prevalence, settings.data.pheno_column
+    columns = column if isinstance(column, list) and column else [column]
     rules = [
         (
             "model.name",
@@ -28,6 +29,12 @@ def check_settings(settings: FitConfig) -> None:
             f"{' or '.join(GREML)}, nor a model with random terms of its own (see conf/model)",
         ),
         ("model.prevalence", prevalence, prevalence is None or 0 < prevalence < 1, "a proportion between 0 and 1"),
+        (
+            "data.pheno_column",
+            column,
+            all(isinstance(one, int | str) and not isinstance(one, bool) for one in columns),
+            "the number or the name of a column, or a list of them",
+        ),
         ("solver.max_iter", solver.max_iter, solver.max_iter >= 0, "a number of iterations"),
         (
             "solver.tile_size",

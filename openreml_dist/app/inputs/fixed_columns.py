@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,10 @@ def build_design(
             terms += [name] * (len(levels) - 1)
             factors.append(places.astype(np.int64))
     if len(names) >= num_samples:
-        raise InputError(f"{len(names):,} fixed effects for {num_samples:,} analysed samples; there must be fewer effects")
+        hint = f"; most are levels of {most}: if it is a number, it belongs to data.qcovar" if (most := _largest(terms)) else ""
+        raise InputError(
+            f"{len(names):,} fixed effects for {num_samples:,} analysed samples; there must be fewer effects{hint}"
+        )
 
     X = np.zeros((num_samples, len(names)))
     X[:, 0] = 1.0
@@ -75,6 +79,12 @@ def build_design(
         column += int(places.max())
     refuse_collinear(X, names)
     return FixedColumns(X, tuple(names), tuple(terms), report)
+
+
+def _largest(terms: list[str]) -> str | None:
+    """The covariate that has more than half of the columns."""
+    name, count = Counter(terms).most_common(1)[0]
+    return name if count > len(terms) / 2 else None
 
 
 def _check_levels(covar: DiscreteCovariates, name: str, num_levels: int) -> None:

@@ -15,7 +15,7 @@ from openreml_dist.app.inputs.terms import GREML, factors, grm_names, grms_used,
 from openreml_dist.config import FitConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.models import Pedigree, Structure
-from openreml_dist.models.design import columns_of
+from openreml_dist.models.formulas import columns_of
 from openreml_dist.reml.likelihood_ratio import can_test_variances
 from openreml_dist.reml.traits import traits_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from openreml_dist.app.inputs.terms import Grms, random_terms, structures_of
 from openreml_dist.config import FitConfig
 from openreml_dist.errors import InputError
 from openreml_dist.models import MixedModel
-from openreml_dist.models.design import columns_of, factors_of, response_columns
+from openreml_dist.models.formulas import columns_of, factors_of, response_columns
 from openreml_dist.models.mixed_model import TRAIT
 from openreml_dist.models.names import shown
 from openreml_dist.store.matching import match_samples
-from openreml_dist.store.tables import DiscreteCovariates, Phenotype, QuantitativeCovariates
+from openreml_dist.store.mismatch import explain_mismatch, levels_written_twice, samples_written_otherwise
+from openreml_dist.store.tables import DiscreteCovariates, QuantitativeCovariates
 from openreml_dist.store.tables_fields import Missing
 from openreml_dist.store.tables_records import Records, Wanted, read_records
 
@@ -46,12 +47,14 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
         InputError: for a table that cannot be read, a column that is not there or has no value.
     """
     model, data = settings.model, settings.data
-    pedigree = None
+    pedigree, of_pedigree = None, []
     if data.pedigree is not None:
-        pedigree = _frame(read_records(data.pedigree, Wanted(labels=None), data.missing))
+        read = read_records(data.pedigree, Wanted(labels=None), data.missing)
+        pedigree, of_pedigree = _frame(read), _written_twice(read)
     if data.table is None:
         columns = {column for s in structures_of(settings, grms, None).values() for column in (*s.columns, *s.labels)}
-        return _join_tables(settings, columns, pedigree)
+        joined = _join_tables(settings, columns, pedigree)
+        return replace(joined, notes=joined.notes + of_pedigree)
     assert model.fixed is not None
     structures = structures_of(settings, grms, None).values()
     formula = columns_of(model.fixed)
@@ -68,7 +71,18 @@ def read_tables(settings: FitConfig, grms: Grms) -> Tables:
     read = read_records(data.table, wanted, data.missing)
     _check_columns(read, list(needed), Missing(tuple(data.missing)))
     notes = [f"taken as missing: {count:,} values of {name}, by their code" for name, count in read.coded.items()]
+    notes += _written_twice(read) + of_pedigree
     return Tables(_frame(read), pedigree, model.fixed, list(model.traits), False, notes)
+
+
+def _written_twice(read: Records) -> list[str]:
+    """Labels that are one number written in two ways, in words."""
+    texts = {name: column for name, column in read.columns.items() if column.dtype.kind == "O"}
+    return [
+        line
+        for name, column in texts.items()
+        for line in levels_written_twice(read.layout.path, name, filter(None, dict.fromkeys(column)))
+    ]
 
 
 def _check_columns(read: Records, needed: list[str], missing: Missing) -> None:
@@ -175,6 +189,7 @@ def _join_tables(settings: FitConfig, in_terms: Iterable[str], pedigree: pd.Data
         }
     )
     names: list[str] = []
+    notes: list[str] = []
     for key, covariates in (("data.qcovar", cohort.qcovar), ("data.covar", cohort.covar)):
         if covariates is not None:
             if fixed is not None and not {*columns_of(fixed), *in_terms}.intersection(covariates.names):
@@ -185,19 +200,25 @@ def _join_tables(settings: FitConfig, in_terms: Iterable[str], pedigree: pd.Data
                 raise InputError(
                     f"{covariates.path}: there is a column {taken[0]!r} already (of ids or another table); rename it"
                 )
-            table = table.assign(**_covariates(first, covariates))
+            rows = match_samples(first, covariates)
+            if (rows < 0).all():
+                raise InputError(explain_mismatch(first, covariates))
+            notes += samples_written_otherwise(first, covariates, rows)
+            if isinstance(covariates, DiscreteCovariates):
+                for name, levels in zip(covariates.names, covariates.levels, strict=True):
+                    notes += levels_written_twice(covariates.path, name, levels)
+            table = table.assign(**_covariates(rows, covariates))
             names += covariates.names
     right = fixed if fixed is not None else " + ".join(["1", *(f"`{name}`" for name in names)])
     formula = right if several or "~" in right else f"`{first.name}` ~ {right}"
     traits = [phenotype.name for phenotype in cohort.phenotypes] if several else []
-    return Tables(table, pedigree, formula, traits, not several and first.coding is not None, [])
+    return Tables(table, pedigree, formula, traits, not several and first.coding is not None, notes)
 
 
-def _covariates(first: Phenotype, table: QuantitativeCovariates | DiscreteCovariates) -> dict[str, Any]:
-    """Columns of a covariate table at the samples of the phenotype table, missing where it lacks one."""
+def _covariates(rows: NDArray[np.int64], table: QuantitativeCovariates | DiscreteCovariates) -> dict[str, Any]:
+    """Columns of a covariate table at its ``rows`` of the samples of the phenotype table, missing where it lacks one."""
     import pandas as pd
 
-    rows = match_samples(first, table)
     if isinstance(table, QuantitativeCovariates):
         values = np.where((rows >= 0)[:, None], table.values[rows], np.nan)
         return dict(zip(table.names, values.T, strict=True))

@@ -17,7 +17,7 @@ from openreml_dist.app.inputs.fixed_columns import FixedColumns, build_design
 from openreml_dist.config import DataConfig
 from openreml_dist.errors import InputError
 from openreml_dist.store.matching import Identified, match_samples
-from openreml_dist.store.mismatch import explain_mismatch
+from openreml_dist.store.mismatch import explain_mismatch, levels_written_twice, samples_written_otherwise
 from openreml_dist.store.tables import (
     DiscreteCovariates,
     Phenotype,
@@ -107,10 +107,11 @@ def read_inputs(data: DataConfig, grms: Sequence[Identified]) -> Inputs:
     ]
     sources = grm_sources + _match_covariates(pheno, qcovar, covar)
     chosen, dropped, reasons = _intersect(pheno, sources)
-    report = _describe_tables(cohort, grms) + reasons
+    rewritten = [line for source in sources for line in samples_written_otherwise(pheno, source.ids, source.rows)]
+    report = _describe_tables(cohort, grms) + reasons + rewritten
     if len(chosen) == 0:
         _check_common(pheno, sources)
-        raise InputError("no sample has all of its data:\n  " + "\n  ".join(reasons))
+        raise InputError("no sample has all of its data:\n  " + "\n  ".join(reasons + rewritten))
 
     rows = {source.key: source.rows[chosen] for source in sources}
     y = pheno.values[chosen]
@@ -215,6 +216,9 @@ def _describe_tables(cohort: Cohort, grms: Sequence[Identified]) -> list[str]:
                 f"{kind} covariates: {table.path}, {len(table.sample_id):,} samples ({table.layout}): "
                 f"{', '.join(table.names)}{_matched_alone(table)}"
             )
+    if (covar := cohort.covar) is not None:
+        for name, levels in zip(covar.names, covar.levels, strict=True):
+            lines += levels_written_twice(covar.path, name, levels)
     lines += [f"GRM: {grm.path}, {len(grm.sample_id):,} samples{_matched_alone(grm)}" for grm in grms]
     return lines
 

@@ -77,7 +77,7 @@ class Terminal:
         step, shown = iteration.step, iteration.step.theta.tolist()[:SHOWN_PARAMETERS]
         if not self._formats:
             more = " ..." if len(parameters) > SHOWN_PARAMETERS else ""
-            names = "".join(f"{_shortened(name):>{WIDTH}}" for name in parameters[:SHOWN_PARAMETERS]) + more
+            names = "".join(f"{name:>{WIDTH}}" for name in _shortened(parameters[:SHOWN_PARAMETERS])) + more
             self.say("", f"{'iter':>4}{'logL':>16}{names}{'next step/SE':>14}{'seconds':>9}  traces")
             largest = max(shown, key=abs, default=0.0)  # stands for one that starts at zero
             self._formats = [Format.of([(value or largest, None)], PLACES) for value in shown]
@@ -171,9 +171,13 @@ def _pairs(rows: Sequence[Estimate]) -> list[Pair]:
     return [(row.value, row.se) for row in rows]
 
 
-def _shortened(name: str) -> str:
-    """At most 14 characters: a beginning and an end."""
-    return name if len(name) <= 14 else f"{name[:6]}…{name[-7:]}"
+def _shortened(names: Sequence[str]) -> list[str]:
+    """At most 14 characters each, as different as the names: beginnings and ends, or else beginnings and numbers."""
+    for start in sorted(range(14), key=lambda start: abs(start - 6)):
+        short = [name if len(name) < WIDTH else f"{name[:start]}…{name[len(name) - 13 + start :]}" for name in names]
+        if len(set(short)) == len(names):
+            return short
+    return [name if len(name) < WIDTH else f"{name[:10]}…{number}" for number, name in enumerate(names, 1)]
 
 
 def _table(*columns: str) -> Table:

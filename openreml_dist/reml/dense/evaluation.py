@@ -89,7 +89,7 @@ def ai_step(
         score=found.score,
         score_noise=(0.25 * trace_noise).cpu(),
         AI=found.AI,
-        beta=found.beta,
+        beta=problem.fit.cpu() + found.beta,
         beta_covariance=found.beta_covariance,
         trace_error=trace_error,
         evaluation=how,
@@ -162,4 +162,4 @@ def generalised_least_squares(problem: Problem, theta: Tensor, phase: PhaseProgr
     """
     L = cholesky_(problem.assembled(theta, torch.float64, phase("assemble V")), phase("factor V"))
     P, Py = Projection.with_product(L, problem.X, problem.y[:, None])
-    return P.fixed_effects(problem.y)[0].cpu(), Py[:, 0].cpu()
+    return (problem.fit + P.fixed_effects(problem.y)[0]).cpu(), Py[:, 0].cpu()

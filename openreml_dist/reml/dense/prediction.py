@@ -67,7 +67,7 @@ class DensePredictor:
         V_inv = sweep_inverse_(V, phase("invert V")) if error_variances else cholesky_(V, phase("factor V"))
         P, Py = Projection.with_product(V_inv, problem.X, problem.y[:, None])
         beta, _ = P.fixed_effects(problem.y)
-        return cls(problem, theta, Py[:, 0].contiguous(), beta, P if error_variances else None, phase)
+        return cls(problem, theta, Py[:, 0].contiguous(), problem.fit + beta, P if error_variances else None, phase)
 
     def records(self) -> list[Effects]:
         """û_t = V_t P y of every term at the n records, the residual among them: Σ_t û_t = y − Xβ̂.

@@ -24,7 +24,8 @@ class Problem:
 
     Attributes:
         covariance: V(θ), n x n.
-        y: (n,), on every rank.
+        y: (n,), on every rank, less its fit by least squares: Py is the same, and a large mean costs no digits of it.
+        fit: (p,) the coefficients of that fit; β̂ is their sum with that of ``y``.
         X: (n, p), on every rank.
         grid: the ranks.
         layout: which of them has which tile.
@@ -34,6 +35,7 @@ class Problem:
 
     covariance: Covariance
     y: Tensor
+    fit: Tensor
     X: FixedDesign
     grid: ProcessGrid
     layout: TileLayout
@@ -47,7 +49,7 @@ class Problem:
         """From y (n,) and X (n, p) of any precision, checked. Local.
 
         Raises:
-            InputError: for the wrong shape, values that are not finite, dependent columns of X.
+            InputError: for the wrong shape, values that are not finite, dependent columns of X, y among their combinations.
         """
         n, device = covariance.size, grid.device
         if y.shape != (n,) or X.ndim != 2 or X.shape[0] != n:
@@ -56,7 +58,9 @@ class Problem:
             )
         if not bool(torch.isfinite(y).all() and torch.isfinite(X).all()):
             raise InputError("y and x must be finite")
-        return cls(covariance, y.double().to(device), FixedDesign.of(X.double().to(device)), grid, layout, jitter)
+        y, design = y.double().to(device), FixedDesign.of(X.double().to(device))
+        e = design.residuals(y)
+        return cls(covariance, design.residuals(e), design.coefficients(y), design, grid, layout, jitter)
 
     def assembled(self, theta: Tensor, dtype: torch.dtype, progress: Progress) -> TiledSymmetric:
         """The tiles of V(θ) + jitter·I. Collective."""
