@@ -17,7 +17,7 @@ class DaskConfig:
     """Where preparation tasks run."""
 
     scheduler: Optional[str] = None  # address of a running scheduler; None starts a LocalCluster
-    workers: Optional[int] = None  # processes of the LocalCluster; None is one a core
+    workers: Optional[int] = None  # processes of the LocalCluster; None is one a core; for GRMs one, or one a GPU
     memory_limit: str = "auto"  # of each worker
 
 
@@ -69,6 +69,7 @@ class GrmConfig:
     min_maf: float = 0.0
     max_missing: float = 1.0
     chunk_size: Optional[int] = None  # rows and columns of a stored tile; None chooses from the number of samples
+    device: str = "cpu"  # cpu, or cuda: tiles are computed by torch on the GPUs of the workers
     overwrite: bool = False
     dask: DaskConfig = field(default_factory=DaskConfig)
 

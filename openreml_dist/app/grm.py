@@ -32,7 +32,7 @@ def _workers(settings: GrmConfig) -> str | None:
 RULES = rules_for(
     GrmConfig(),
     {
-        **dict.fromkeys(("by", "autosomes_only", "min_maf", "max_missing", "dask.scheduler"), _only_converted),
+        **dict.fromkeys(("by", "autosomes_only", "min_maf", "max_missing", "device", "dask.scheduler"), _only_converted),
         **dict.fromkeys(("dask.workers", "dask.memory_limit"), _workers),
         "chunk_size": _tiles,
     },
@@ -53,6 +53,8 @@ def run(settings: GrmConfig) -> int:
 
     if settings.by not in {"genome", "chromosome"}:
         raise ConfigError(f"by={settings.by} must be genome or chromosome")
+    if settings.device not in {"cpu", "cuda"}:
+        raise ConfigError(f"device={settings.device} must be cpu or cuda")
     refuse_unread(settings, GrmConfig(), RULES)
     started = time.monotonic()
     if settings.out.startswith(PREFIX):

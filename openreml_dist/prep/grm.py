@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from openreml_dist.config import GrmConfig
+from openreml_dist.config import DaskConfig, GrmConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.prep.filters import VariantFilters
 from openreml_dist.prep.grm_variants import Partition, genotype_counts, select_variants
@@ -21,7 +24,11 @@ from openreml_dist.store.zarr_group import State, begin, refuse_complete
 METHOD = "mean over SNPs of products of standardised genotypes (Yang et al. 2011)"
 
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 256, 2048
-_TASK_BYTES = 128_000_000  # of the sums that one task accumulates
+_TASK_BYTES = {"cpu": 256_000_000, "cuda": 2_000_000_000}  # of the float64 sums that one task accumulates
+_TASKS_OF_A_WORKER = 16  # at least, so that all end at about the same time; one worker needs no more than one
+
+Run = tuple[int, tuple[int, int]]
+"""Neighbours in a row of tiles: row, (first column, end)."""
 
 
 def make_grm(settings: GrmConfig) -> list[str]:
@@ -41,7 +48,7 @@ def make_grm(settings: GrmConfig) -> list[str]:
     if store.family_id is None:
         say("the store has no family_id: its samples will be matched by individual id (IID) alone, which must be unique")
     size = chunk_size(settings, n)
-    with task_pool(settings.dask, max(1, -((-n // size) ** 2) // 2)) as pool:
+    with task_pool(workers_for(settings), max(1, -((-n // size) ** 2) // 2)) as pool:
         counts = genotype_counts(pool, store)
         digest = store.digest(counts)
         partitions = select_variants(store, counts, settings)
@@ -66,8 +73,22 @@ def make_grm(settings: GrmConfig) -> list[str]:
                 writer = _create(absolute(out), store, partition, attributes)
             else:
                 writer = resume_grm(absolute(out))
-            _fill(pool, writer, store.path, out)
+            _fill(pool, writer, store.path, out, settings.device)
     return outs
+
+
+def workers_for(settings: GrmConfig) -> DaskConfig:
+    """One worker, whose threads share the genotypes that it decodes, or one a GPU; as many as are set.
+
+    Raises:
+        ConfigError: no GPU here for the workers of this machine.
+    """
+    workers = settings.dask.workers
+    if settings.device == "cpu" or settings.dask.scheduler is not None:
+        return replace(settings.dask, workers=workers or 1)
+    from openreml_dist.prep.products_torch import num_gpus
+
+    return replace(settings.dask, workers=min(workers or num_gpus(), num_gpus()))
 
 
 def chunk_size(settings: GrmConfig, num_samples: int) -> int:
@@ -122,22 +143,33 @@ def _create(path: str, store: GenotypeStore, partition: Partition, settings: dic
     )
 
 
-def _fill(pool: TaskPool, writer: GrmWriter, genotypes: str, out: str) -> None:
+def _fill(pool: TaskPool, writer: GrmWriter, genotypes: str, out: str, device: str) -> None:
     """Compute the tiles that are not on disk."""
     unfinished, finished = writer.unfinished_tiles(), len(writer.finished_tiles())
     if finished:
         say(f"resuming {out}: {finished:,} of {finished + len(unfinished):,} tiles are finished and kept")
-    longest = min(_TASK_BYTES // (8 * writer.chunk_size**2), len(unfinished) // (2 * pool.num_workers))
-    calls = [(genotypes, writer.path, i, columns) for i, columns in runs(unfinished, max(1, longest))]
+    most = _TASK_BYTES[device] // (8 * writer.chunk_size**2)
+    if pool.num_workers > 1:
+        most = min(most, len(unfinished) // (_TASKS_OF_A_WORKER * pool.num_workers))
+    calls = [(genotypes, writer.path, task, device, pool.threads) for task in tasks(unfinished, max(1, most))]
     with progress(f"Tiles of {Path(out).name}", len(unfinished)) as advance:
         for _, tiles in pool.run(write_tiles, calls):
             advance(tiles)
     writer.finalise()
 
 
-def runs(tiles: list[tuple[int, int]], longest: int) -> list[tuple[int, tuple[int, int]]]:
+def tasks(tiles: list[tuple[int, int]], most: int) -> list[list[Run]]:
+    """Deal tiles to tasks of about equal numbers, ``most`` at most, each nearly a square, which needs the fewest samples."""
+    side = isqrt(most)
+    ordered = sorted(tiles, key=lambda tile: (tile[0] // side, tile[1] // side, tile))
+    count = -(-len(tiles) // most)
+    edges = [len(tiles) * k // count for k in range(count + 1)]
+    return [runs(sorted(ordered[first:end]), most) for first, end in pairwise(edges)]
+
+
+def runs(tiles: list[tuple[int, int]], longest: int) -> list[Run]:
     """Group sorted tiles into (row, (first column, end)) of up to ``longest`` neighbours in a row."""
-    grouped: list[tuple[int, tuple[int, int]]] = []
+    grouped: list[Run] = []
     for i, j in tiles:
         row, (first, end) = grouped[-1] if grouped else (-1, (0, 0))
         if row == i and end == j and end - first < longest:

@@ -7,25 +7,29 @@ x_sj ALT alleles of sample j at SNP s, p_s the frequency of ALT, the sum over th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist.errors import InputError
+from openreml_dist.prep.pair_sums import Block, MissingPairs, Sums
+from openreml_dist.prep.products import Arithmetic, Matrix, NumpyArithmetic, standardise
 from openreml_dist.store.genotype_counts import Dosage
 from openreml_dist.store.genotypes import DosageReader, open_dosages
 from openreml_dist.store.grm import GrmVariants
 from openreml_dist.store.grm_writer import resume_grm
 
-Matrix = NDArray[np.float64]
-Frequencies = NDArray[np.float64]
+__all__ = ["VARIANTS_AT_ONCE", "Matrix", "relationship_block", "relationship_blocks", "standardise", "write_tiles"]
 
 VARIANTS_AT_ONCE = 512  # of one float64 block of genotypes
+_VARIANTS_IN_A_PRODUCT = 1024
+_READERS_OF_A_GPU = 4
 
 
-def write_tiles(genotypes: str, out: str, i: int, columns: tuple[int, int]) -> int:
-    """Compute and write the tiles (i, columns[0]) .. (i, columns[1] - 1) of the unfinished GRM store ``out``.
+def write_tiles(genotypes: str, out: str, runs: list[tuple[int, tuple[int, int]]], device: str, threads: int) -> int:
+    """Compute and write tiles of the unfinished GRM store ``out``: (i, first) .. (i, end - 1) of each run (i, (first, end)).
 
     The genotypes are decoded once for all of them.
 
@@ -33,45 +37,70 @@ def write_tiles(genotypes: str, out: str, i: int, columns: tuple[int, int]) -> i
         The number of tiles.
     """
     writer = resume_grm(out)
-    first, last = (writer.span(j) for j in (columns[0], columns[1] - 1))
-    block = relationship_block(open_dosages(genotypes), writer.variants(), writer.span(i), slice(first.start, last.stop))
-    for j in range(*columns):
-        span = writer.span(j)
-        writer.write_tile(i, j, block[:, span.start - first.start : span.stop - first.start])
-    return columns[1] - columns[0]
+    blocks = [(writer.span(i), slice(writer.span(first).start, writer.span(end - 1).stop)) for i, (first, end) in runs]
+    arithmetic: Arithmetic = NumpyArithmetic()
+    if device == "cuda":
+        from openreml_dist.prep.products_torch import gpu_of_this_worker
+
+        arithmetic, threads = gpu_of_this_worker(), max(threads, _READERS_OF_A_GPU)
+    found = relationship_blocks(open_dosages(genotypes), writer.variants(), blocks, arithmetic, threads)
+    for (i, (first, end)), (_, columns), block in zip(runs, blocks, found, strict=True):
+        for j in range(first, end):
+            span = writer.span(j)
+            writer.write_tile(i, j, block[:, span.start - columns.start : span.stop - columns.start])
+    return sum(end - first for _, (first, end) in runs)
 
 
 def relationship_block(dosages: DosageReader, variants: GrmVariants, rows: slice, columns: slice) -> Matrix:
-    """A[rows, columns] in float64, for ranges of samples.
+    """A[rows, columns] for ranges of samples, multiplied in float64. Raises InputError as ``relationship_blocks`` does."""
+    return next(relationship_blocks(dosages, variants, [(rows, columns)], NumpyArithmetic(np.float64)))
 
-    2 m ``rows`` ``columns`` flops for m SNPs, twice that with missing genotypes. Holds three such blocks (five with missing
-    genotypes), and the genotypes of one row of chunks.
 
+def relationship_blocks(
+    dosages: DosageReader, variants: GrmVariants, blocks: Sequence[Block], arithmetic: Arithmetic, threads: int = 1
+) -> Iterator[Matrix]:
+    """A[rows, columns] in float64 for several ranges of samples, from one pass over the genotypes.
+
+    2 m ``rows`` ``columns`` flops for m SNPs, twice that with missing genotypes; half of it where the rows are the last of the
+    columns. Holds the blocks (twice with missing genotypes), and in each thread the genotypes of one row of chunks.
+
+    Args:
+        dosages, variants: genotypes, and which of them.
+        blocks: rows and columns.
+        arithmetic: where and how to multiply.
+        threads: each takes rows of chunks of SNPs in turn.
     Raises:
         InputError: the genotypes are damaged, or two samples have no SNP in common.
     """
-    total = np.zeros((rows.stop - rows.start, columns.stop - columns.start))
-    missing = MissingPairs(*total.shape)
-    inside = None  # where the rows are among the columns
-    if columns.start <= rows.start and rows.stop <= columns.stop:
-        inside = slice(rows.start - columns.start, rows.stop - columns.start)
-    for block in variant_blocks(variants, dosages.variants_chunk):
-        stored = slice(int(block.index[0]), int(block.index[-1]) + 1)
-        of_columns = dosages.read(stored, columns)[block.index - stored.start]
-        of_rows = of_columns[:, inside] if inside else dosages.read(stored, rows)[block.index - stored.start]
-        for start in range(0, len(block.index), VARIANTS_AT_ONCE):
-            some = slice(start, start + VARIANTS_AT_ONCE)
-            w_columns = standardise(of_columns[some], block.allele_frequency[some])
-            w_rows = w_columns[:, inside] if inside else standardise(of_rows[some], block.allele_frequency[some])
-            total += w_rows.T @ w_columns
-            missing.add(of_rows[some], of_columns[some])
-    num_variants = missing.called_in_both(len(variants.index))
-    if np.any(num_variants == 0):
-        j, k = np.argwhere(num_variants == 0)[0]
-        pair = f"{rows.start + j + 1} and {columns.start + k + 1}"
-        raise InputError(f"{dosages.path}: samples number {pair} have no SNP that both have called")
-    total /= num_variants
-    return total
+    samples = HeldSamples([span for block in blocks for span in block])
+    held = [(samples.place(rows), samples.place(columns)) for rows, columns in blocks]
+    products = Sums(held, arithmetic)
+    missing = MissingPairs(held, arithmetic, samples.count)
+
+    def add(block: GrmVariants) -> None:
+        dosage = samples.read(dosages, block.index)
+        for start in range(0, len(block.index), _VARIANTS_IN_A_PRODUCT):
+            some = slice(start, start + _VARIANTS_IN_A_PRODUCT)
+            products.add(arithmetic.standardised(dosage[some], block.allele_frequency[some]))
+            missing.add(dosage[some])
+
+    parts = variant_blocks(variants, dosages.variants_chunk)
+    if threads == 1:
+        for part in parts:
+            add(part)
+    else:
+        with ThreadPoolExecutor(threads, thread_name_prefix="relationships") as pool:
+            for _ in pool.map(add, parts):
+                pass
+    for number, (rows, columns) in enumerate(blocks):
+        num_variants = missing.called_in_both(number, len(variants.index))
+        if np.any(num_variants == 0):
+            j, k = np.argwhere(num_variants == 0)[0]
+            pair = f"{rows.start + j + 1} and {columns.start + k + 1}"
+            raise InputError(f"{dosages.path}: samples number {pair} have no SNP that both have called")
+        total = products.matrix(number)
+        total /= num_variants
+        yield total
 
 
 def variant_blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVariants]:
@@ -81,39 +110,28 @@ def variant_blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVa
         yield GrmVariants(variants.index[chunk == number], variants.allele_frequency[chunk == number])
 
 
-def standardise(dosage: Dosage, frequency: NDArray[np.float64]) -> Matrix:
-    """w = (x - 2p) / sqrt(2p(1-p)) in float64 for SNPs (rows) and samples; 0, the mean, for missing genotypes."""
-    w = dosage.astype(np.float64)
-    w -= 2 * frequency[:, None]
-    w /= np.sqrt(2 * frequency * (1 - frequency))[:, None]
-    w *= dosage >= 0
-    return w
+class HeldSamples:
+    """The samples that some blocks need, in order and each once: a few ranges."""
 
+    def __init__(self, spans: Sequence[slice]) -> None:
+        """Join ranges that touch."""
+        self._ranges: list[slice] = []
+        for span in sorted(spans, key=lambda span: span.start):
+            if self._ranges and span.start <= self._ranges[-1].stop:
+                last = self._ranges.pop()
+                self._ranges.append(slice(last.start, max(last.stop, span.stop)))
+            else:
+                self._ranges.append(span)
+        self.count = sum(span.stop - span.start for span in self._ranges)
 
-class MissingPairs:
-    """Counts, for pairs of samples, the SNPs that are missing in one or both. Costs nothing until a genotype is missing."""
+    def place(self, span: slice) -> slice:
+        """Where a range of samples is among those held."""
+        before = sum(min(max(span.start - held.start, 0), held.stop - held.start) for held in self._ranges)
+        return slice(before, before + span.stop - span.start)
 
-    def __init__(self, height: int, width: int) -> None:
-        """Start with no SNP missing."""
-        self._rows = np.zeros(height)
-        self._columns = np.zeros(width)
-        self._both: Matrix | None = None
-
-    def add(self, rows: Dosage, columns: Dosage) -> None:
-        """Count the missing genotypes of some SNPs, (SNPs, height) and (SNPs, width)."""
-        missing_rows, missing_columns = (np.asarray(dosage < 0, dtype=np.float32) for dosage in (rows, columns))
-        of_rows, of_columns = missing_rows.any(axis=1), missing_columns.any(axis=1)
-        if not (of_rows.any() or of_columns.any()):
-            return
-        self._rows += missing_rows.sum(axis=0)
-        self._columns += missing_columns.sum(axis=0)
-        if self._both is None:
-            self._both = np.zeros((len(self._rows), len(self._columns)))
-        shared = of_rows & of_columns
-        self._both += missing_rows[shared].T @ missing_columns[shared]
-
-    def called_in_both(self, num_variants: int) -> Matrix:
-        """N_jk = m - u_j - u_k + u_jk, with u the SNPs missing in one sample or in both; (1, 1) where nothing is missing."""
-        if self._both is None:
-            return np.full((1, 1), float(num_variants))
-        return num_variants - self._rows[:, None] - self._columns + self._both
+    def read(self, dosages: DosageReader, index: NDArray[np.int64]) -> Dosage:
+        """(SNPs, held samples) of a row of chunks."""
+        first, end = int(index[0]), int(index[-1]) + 1
+        parts = [dosages.read(slice(first, end), span) for span in self._ranges]
+        dosage = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return dosage if len(index) == end - first else dosage[index - first]

@@ -21,10 +21,10 @@ _SECONDS_TO_CONNECT = 30
 class TaskPool:
     """Runs calls on the workers of a Dask cluster."""
 
-    def __init__(self, client: Any, num_workers: int) -> None:
-        """Use the cluster behind ``client``, which has ``num_workers`` workers."""
+    def __init__(self, client: Any, num_workers: int, threads: int = 1) -> None:
+        """Use the cluster behind ``client``: ``num_workers`` workers, in each of which a task may use ``threads`` threads."""
         self._client = client
-        self.num_workers = num_workers
+        self.num_workers, self.threads = num_workers, threads
 
     def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """Yield (number of the call, its value) as calls finish.
@@ -70,7 +70,8 @@ def _as_message(future: Any, call: str) -> OpenREMLError | OSError:
 def task_pool(settings: DaskConfig, num_tasks: int) -> Iterator[TaskPool]:
     """Workers for about ``num_tasks`` tasks; the processes started here end with the block, also on an interrupt.
 
-    Local workers listen on the loopback address only. Worker processes times BLAS threads are the cores of the machine.
+    Local workers listen on the loopback address only. Worker processes times ``threads`` of the pool are the cores of
+    the machine; in each of these BLAS has one.
 
     Raises:
         ConfigError: no scheduler answers at ``settings.scheduler``.
@@ -87,7 +88,13 @@ def task_pool(settings: DaskConfig, num_tasks: int) -> Iterator[TaskPool]:
             yield TaskPool(client, max(1, len(client.scheduler_info(n_workers=-1)["workers"])))
         return
     with _local_cluster(settings, num_tasks) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        yield TaskPool(client, len(cluster.workers))
+        yield TaskPool(client, len(cluster.workers), _threads(len(cluster.workers)))
+
+
+def _threads(workers: int) -> int:
+    from dask.system import CPU_COUNT
+
+    return max(1, CPU_COUNT // workers)
 
 
 def _local_cluster(settings: DaskConfig, num_tasks: int) -> Any:
@@ -96,9 +103,9 @@ def _local_cluster(settings: DaskConfig, num_tasks: int) -> Any:
     from distributed import LocalCluster
 
     workers = max(1, min(settings.workers or CPU_COUNT, num_tasks))
-    threads = str(max(1, CPU_COUNT // workers))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}):
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment["BLOSC_NTHREADS"] = str(_threads(workers))
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
         return LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
