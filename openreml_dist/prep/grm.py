@@ -17,7 +17,7 @@ from openreml_dist.prep.relationship import write_tiles
 from openreml_dist.prep.tasks import TaskPool, task_pool
 from openreml_dist.store.files import absolute, check_can_be_made, is_url
 from openreml_dist.store.genotypes import GenotypeStore, open_genotypes
-from openreml_dist.store.grm import GRM_FORMAT
+from openreml_dist.store.grm import GRM_FORMAT, lower_tiles
 from openreml_dist.store.grm_writer import GrmWriter, create_grm, resume_grm
 from openreml_dist.store.zarr_group import State, begin, refuse_complete
 
@@ -48,7 +48,7 @@ def make_grm(settings: GrmConfig) -> list[str]:
     if store.family_id is None:
         say("the store has no family_id: its samples will be matched by individual id (IID) alone, which must be unique")
     size = chunk_size(settings, n)
-    with task_pool(workers_for(settings), max(1, -((-n // size) ** 2) // 2)) as pool:
+    with task_pool(workers_for(settings), len(lower_tiles(n, size))) as pool:
         counts = genotype_counts(pool, store)
         digest = store.digest(counts)
         partitions = select_variants(store, counts, settings)

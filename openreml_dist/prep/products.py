@@ -1,8 +1,8 @@
 """The arithmetic under a relationship matrix: float32 products of blocks of SNPs, added up in float64.
 
-A product over a thousand SNPs is summed in float32, with rounding errors of mean zero, at most about 5e-7 of the sum for two
-copies of one sample and less for relatives and strangers; the products of all blocks are summed in float64. The diagonal,
-where sums are largest, is summed in float32 over 32 SNPs alone.
+A product over 1,024 SNPs, by BLAS 2,048, is summed in float32, with rounding errors of mean zero, at most about 5e-7 of the sum
+for two copies of one sample and less for relatives and strangers; all blocks are summed in float64. The diagonal, where sums
+are largest, is summed in float32 over 32 SNPs alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ Matrix = NDArray[np.float64]
 
 _AT_ONCE = 64  # SNPs that are standardised while they stay in the cache
 _SQUARES_AT_ONCE = 32
-_SIDE = 1024  # of a product that is computed before it is added
+_SIDE = 2048  # of a product that is computed before it is added
 
 
 class Arithmetic(Protocol):
     """What sums over SNPs need, of arrays (SNPs, samples) and (samples, samples) of its own kind; for several threads."""
+
+    @property
+    def variants_at_once(self) -> int:
+        """SNPs of one product, at most: fewer cost more passes over the sums, more cost digits."""
 
     def standardised(self, dosage: Dosage, frequency: Matrix) -> Any:
         """``standardise``."""
@@ -47,6 +51,8 @@ class Arithmetic(Protocol):
 class NumpyArithmetic:
     """On the CPU, one thread for each that calls; float64 is the definition itself."""
 
+    variants_at_once = 2048  # BLAS itself sums some 400 at a time in registers
+
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
         """Multiply in ``dtype``."""
         self._dtype = np.dtype(dtype)
@@ -65,7 +71,7 @@ class NumpyArithmetic:
         return np.zeros(shape)
 
     def add_products_(self, total: Matrix, rows: NDArray[Any], columns: NDArray[Any], lock: Lock) -> None:
-        """By products of at most 1,024 x 1,024, in memory that a thread keeps."""
+        """By products of at most 2,048 x 2,048, in memory that a thread keeps."""
         if not hasattr(self._scratch, "product"):
             self._scratch.product = np.empty(_SIDE * _SIDE, self._dtype)
         for i in range(0, total.shape[0], _SIDE):

@@ -15,6 +15,8 @@ from openreml_dist.store.genotype_counts import Dosage
 class TorchArithmetic:
     """Float32 products, never TF32; genotypes travel as int8, and sums stay on the device in float64."""
 
+    variants_at_once = 1024
+
     def __init__(self, device: str) -> None:
         """Use ``device``."""
         self._device = torch.device(device)

@@ -24,7 +24,7 @@ from openreml_dist.store.grm_writer import resume_grm
 __all__ = ["VARIANTS_AT_ONCE", "Matrix", "relationship_block", "relationship_blocks", "standardise", "write_tiles"]
 
 VARIANTS_AT_ONCE = 512  # of one float64 block of genotypes
-_VARIANTS_IN_A_PRODUCT = 1024
+_PARTS_OF_A_THREAD = 4  # of the SNPs, at least, so that all end at about the same time
 _READERS_OF_A_GPU = 4
 
 
@@ -62,13 +62,13 @@ def relationship_blocks(
     """A[rows, columns] in float64 for several ranges of samples, from one pass over the genotypes.
 
     2 m ``rows`` ``columns`` flops for m SNPs, twice that with missing genotypes; half of it where the rows are the last of the
-    columns. Holds the blocks (twice with missing genotypes), and in each thread the genotypes of one row of chunks.
+    columns. Holds the blocks (twice with missing genotypes), and in each thread the genotypes of some 2,000 SNPs.
 
     Args:
         dosages, variants: genotypes, and which of them.
         blocks: rows and columns.
         arithmetic: where and how to multiply.
-        threads: each takes rows of chunks of SNPs in turn.
+        threads: each takes some rows of chunks in turn.
     Raises:
         InputError: the genotypes are damaged, or two samples have no SNP in common.
     """
@@ -79,12 +79,12 @@ def relationship_blocks(
 
     def add(block: GrmVariants) -> None:
         dosage = samples.read(dosages, block.index)
-        for start in range(0, len(block.index), _VARIANTS_IN_A_PRODUCT):
-            some = slice(start, start + _VARIANTS_IN_A_PRODUCT)
+        for start in range(0, len(block.index), arithmetic.variants_at_once):
+            some = slice(start, start + arithmetic.variants_at_once)
             products.add(arithmetic.standardised(dosage[some], block.allele_frequency[some]))
             missing.add(dosage[some])
 
-    parts = variant_blocks(variants, dosages.variants_chunk)
+    parts = variant_blocks(variants, dosages.variants_chunk * _rows_of_chunks(dosages, arithmetic, threads))
     if threads == 1:
         for part in parts:
             add(part)
@@ -101,6 +101,12 @@ def relationship_blocks(
         total = products.matrix(number)
         total /= num_variants
         yield total
+
+
+def _rows_of_chunks(dosages: DosageReader, arithmetic: Arithmetic, threads: int) -> int:
+    """Rows of chunks that fill a product, fewer where threads would be left without work."""
+    rows = -(-dosages.num_variants // dosages.variants_chunk)
+    return max(1, min(arithmetic.variants_at_once // dosages.variants_chunk, rows // (_PARTS_OF_A_THREAD * threads)))
 
 
 def variant_blocks(variants: GrmVariants, variants_chunk: int) -> Iterator[GrmVariants]:

@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from openreml_dist.config import DaskConfig
@@ -21,10 +22,14 @@ _SECONDS_TO_CONNECT = 30
 class TaskPool:
     """Runs calls on the workers of a Dask cluster."""
 
-    def __init__(self, client: Any, num_workers: int, threads: int = 1) -> None:
-        """Use the cluster behind ``client``: ``num_workers`` workers, in each of which a task may use ``threads`` threads."""
+    def __init__(self, client: Any, num_workers: int, threads: int = 1, at_once: int | None = None) -> None:
+        """Use the cluster behind ``client``: ``num_workers`` workers, in each of which a task may use ``threads`` threads.
+
+        At most ``at_once`` tasks are with it: an interrupted run does no more than these.
+        """
         self._client = client
         self.num_workers, self.threads = num_workers, threads
+        self._at_once = at_once
 
     def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """Yield (number of the call, its value) as calls finish.
@@ -36,16 +41,24 @@ class TaskPool:
 
         number = {}
         pending = {}
-        for index, call in enumerate(calls):
-            future = self._client.submit(function, *call, pure=False)
-            number[future.key], pending[future.key] = index, future
+        waiting = enumerate(calls)
+        done = as_completed()  # type: ignore[no-untyped-call]
+
+        def submit(most: int | None) -> None:
+            for index, call in islice(waiting, most):
+                future = self._client.submit(function, *call, pure=False)
+                number[future.key], pending[future.key] = index, future
+                done.add(future)  # type: ignore[no-untyped-call]
+
         try:
-            for future in as_completed(list(pending.values())):  # type: ignore[no-untyped-call]
+            submit(self._at_once)
+            for future in done:
                 index = number[future.key]
                 if future.status != "finished":
                     raise _as_message(future, f"{function.__name__}{calls[index]}")
                 value = future.result()
                 del pending[future.key]  # the cluster forgets the task and its value
+                submit(1)
                 yield index, value
         finally:
             if pending:
@@ -88,7 +101,8 @@ def task_pool(settings: DaskConfig, num_tasks: int) -> Iterator[TaskPool]:
             yield TaskPool(client, max(1, len(client.scheduler_info(n_workers=-1)["workers"])))
         return
     with _local_cluster(settings, num_tasks) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        yield TaskPool(client, len(cluster.workers), _threads(len(cluster.workers)))
+        workers = len(cluster.workers)
+        yield TaskPool(client, workers, _threads(workers), at_once=2 * workers)
 
 
 def _threads(workers: int) -> int:
