@@ -11,6 +11,9 @@ from typing import Any, Optional  # OmegaConf reads Optional[...] from these ann
 
 MISSING: Any = "???"
 
+STOCHASTIC = "stochastic"
+ENGINES = ("auto", "dense", STOCHASTIC)
+
 
 @dataclass
 class DaskConfig:
@@ -54,6 +57,7 @@ class PrepareConfig:
     min_hwe_pvalue: float = 0.0  # leave out variants with a smaller exact Hardy-Weinberg p-value
     variants_chunk: int = 1000
     samples_chunk: int = 10_000
+    calls: str = "unpacked"  # VCF Zarr's call_genotype; packed: two bits a genotype instead; both
     overwrite: bool = False
     dask: DaskConfig = field(default_factory=DaskConfig)
 
@@ -79,6 +83,7 @@ class DataConfig:
     """What ``openreml-fit`` reads."""
 
     grm: Any = None  # one GRM store or a list of them
+    genotypes: Optional[str] = None  # instead: a genotype store, or the prefix of PLINK files, for the stochastic engine
     pheno: Optional[str] = None
     pheno_column: Any = 1  # number (1 is the first after FID IID) or name; a list of them for a model of several traits
     qcovar: Optional[str] = None
@@ -102,6 +107,7 @@ class ModelConfig:
     fix: dict[str, float] = field(default_factory=dict)  # values of parameters that are not estimated
     share: list[list[str]] = field(default_factory=list)  # groups of parameters that have one value
     transform: dict[str, str] = field(default_factory=dict)  # log, logit: the scale on which the solver moves a parameter
+    partition: str = "genome"  # of data.genotypes into components: genome, chromosome, or a table of SNPs
 
     @property
     def is_of_records(self) -> bool:
@@ -113,6 +119,7 @@ class ModelConfig:
 class SolverConfig:
     """The AI-REML iteration."""
 
+    engine: str = "auto"  # dense (of GRMs), stochastic (of genotypes, which make no GRM); auto is the one that the data ask for
     tile_size: Optional[int] = None  # rows of a tile; None chooses from n and the grid
     constrain: bool = True  # variances stay at or above their bound
     start: Any = "auto"  # auto, haseman-elston, equal, or a list of values, one a parameter
@@ -122,8 +129,9 @@ class SolverConfig:
     lrt: bool = True  # refit without the first GRM for the likelihood-ratio test
     kernel_cache_gb: float = 1.0  # host memory a rank may use to keep the stored tiles it has read
     traces: str = "auto"  # auto (exact at the end), exact (always), hutchinson (random probes to the end)
-    num_probes: Optional[int] = None  # None is that of the method, see traces.py
+    num_probes: Optional[int] = None  # None is that of the method, see traces.py; of the stochastic engine at most, None 4096
     seed: int = 1  # of the probes
+    mcse: float = 0.01  # Monte-Carlo error that the stochastic engine aims at, as a share of the standard error
 
     @property
     def kernel_cache_bytes(self) -> float:
@@ -156,6 +164,9 @@ class PlanConfig:
 
     mode: str = "plan"  # plan, or calibrate
     num_samples: Optional[int] = None
+    genotypes: Optional[str] = None  # instead: people x SNPs, as 500000x600000, of a fit without GRMs
+    num_components: int = 1  # of these SNPs
+    mcse: float = 0.01  # Monte-Carlo error of such a fit, as a share of the standard error
     num_kernels: int = 1  # GRMs
     num_generated: int = 1  # parameters of all terms that no store holds: the residual, a permanent environment, a correlation
     num_fixed: int = 1  # columns of X
@@ -166,7 +177,7 @@ class PlanConfig:
     tile_size: Optional[int] = None  # None is that of openreml-fit
     threads: Optional[int] = None  # of a rank on a CPU; None shares the cores
     chunk_size: int = 1024  # of the stores
-    kernel_cache_gb: float = 1.0  # host memory a rank may use to keep stored tiles
+    kernel_cache_gb: float = 1.0  # memory a rank may use to keep stored tiles, or genotypes as it has unpacked them
     memory_gb: Optional[float] = None  # of a rank; None is what the machine has
     read_gb_per_second: Optional[float] = None  # of a rank, from the stores
 
@@ -195,3 +206,8 @@ class FitConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     run_dir: Optional[str] = None  # None is runs/<time>, decided by rank 0
     overwrite: bool = False
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the engine is the one that reads genotypes."""
+        return self.data.genotypes is not None if self.solver.engine == "auto" else self.solver.engine == STOCHASTIC

@@ -386,5 +386,14 @@ Progress = Callable[[float], None]
 """Called with the finished part, 0..1, of a long phase."""
 
 
+PhaseProgress = Callable[[str], Progress]
+"""Called with the name of a phase that begins; what it returns is told the progress."""
+
+
 def no_progress(_: float) -> None:
     """Report nothing."""
+
+
+def silent(_: str) -> Progress:
+    """Report no phase."""
+    return no_progress

@@ -61,43 +61,43 @@ def fit(settings: FitConfig, begun: float) -> int:
 
 def estimate(settings: FitConfig, here: Session) -> Results:
     """Read, say what it will cost, estimate, test, predict: a record a stage. Collective."""
-    from openreml_dist.app.estimation import Estimator
-    from openreml_dist.app.forecast import forecast
-    from openreml_dist.app.inputs.model import read_model
-    from openreml_dist.app.predictions import open_request, predict
-    from openreml_dist.app.report.lines import model_line, place_line
+    from openreml_dist.app.estimation import run_fit
+    from openreml_dist.app.predictions import predict
+    from openreml_dist.app.report.lines import place_line
     from openreml_dist.app.report.provenance import profile_of_rank
-    from openreml_dist.app.report.remarks import say_remarks
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
     from openreml_dist.reml.traits import trait_estimates
 
     here.say(place_line(here))
     LOGGER.info(place_line(here))
 
-    analysis = read_model(settings, here.grid)
-    read = here.seconds()
-    here.say(*analysis.inputs.report)
-    remarks = say_remarks(here, analysis.inputs)
-
-    estimator = Estimator(settings.solver, settings.output, here)
-    solver = estimator.solver(analysis.covariance)
-    here.say(model_line(solver.covariance, solver.layout, analysis.inputs.X.shape[1]))
-
-    request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
-    engine = estimator.engine(solver, analysis)
-    expected = forecast(here.grid, request.planned(engine.plan(analysis.chunk_size, settings.solver.kernel_cache_bytes)))
-    here.say(expected.line(settings.solver.traces), *request.notes(analysis.covariance))
-
-    found = estimator.fit(engine)
+    if settings.is_stochastic:
+        from openreml_dist.app.from_genotypes import prepare
+    else:
+        from openreml_dist.app.from_matrices import prepare
+    job = prepare(settings, here)
+    found = run_fit(job.engine, settings.solver, here)
     fitted = here.seconds()
-    tests = estimator.test(solver, analysis, found)
+    tests = job.test(found)
     tested = here.seconds()
-    predictions = predict(request, solver, analysis, found, here.directory)
-    timings = Timings(here.startup, read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
+    predictions = predict(job, found, here.directory)
+    timings = Timings(here.startup, job.read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
 
-    traits = trait_estimates(found, analysis.covariance)
+    traits = trait_estimates(found, job.engine.covariance)
     profile = here.grid.gather(profile_of_rank(here.grid))
-    return Results(settings, analysis.inputs, remarks, expected, found, tests, traits, predictions, timings, profile)
+    return Results(
+        settings,
+        job.inputs,
+        job.remarks,
+        job.memory_bytes,
+        found,
+        tests,
+        traits,
+        predictions,
+        timings,
+        profile,
+        job.report(found),
+    )
 
 
 def report(results: Results, here: Session) -> None:
@@ -112,7 +112,9 @@ def report(results: Results, here: Session) -> None:
         if here.grid.is_root:
             write_tables(results, here.directory)
     fixed_in_hsq = results.settings.output.fixed_in_hsq
-    here.terminal.result(results.fit, results.inputs.fixed_names, results.tests, results.traits, fixed_in_hsq)
+    here.terminal.result(
+        results.fit, results.inputs.fixed_names, results.tests, results.traits, fixed_in_hsq, results.engine.warnings
+    )
     if results.predictions.fixed_tests is not None:
         here.terminal.show(fixed_tests_table(results.predictions.fixed_tests))
     with here.grid.together("writing the results"):

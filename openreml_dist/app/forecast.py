@@ -9,13 +9,17 @@ import torch
 
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.plan.available import refuse_if_too_large
-from openreml_dist.plan.cost import Plan, PlannedFit
+from openreml_dist.plan.cost import Plan, PlannedFit, plan
+from openreml_dist.plan.genotype_cost import GenotypePlan, plan_genotypes
+from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
-from openreml_dist.plan.memory import Memory
+from openreml_dist.plan.memory import FitSize, Memory
 
 GPUS = {"H100": "h100-nvlink", "A100": "a100"}  # part of the name that a device gives itself -> preset
+WORTH_A_HINT = 0.5  # of the time, for what needs two commands more
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,48 @@ def forecast(grid: ProcessGrid, planned: PlannedFit) -> Forecast:
     refuse_if_too_large(grid, planned.layout, planned.size, ranks_on_host)
     machine = _machine(grid, ranks_on_host) if grid.is_root else None
     return Forecast(planned.memory, None if machine is None else planned.on(machine))
+
+
+def genotype_line(grid: ProcessGrid, fit: GenotypeFit, error: float, instead: str) -> str:
+    """What a fit of genotypes takes on these ranks, in words, once it is known to fit. Collective; the words are rank 0's.
+
+    Args:
+        grid: the ranks.
+        fit: what is planned.
+        error: Monte-Carlo error, in standard errors.
+        instead: the commands of what may be cheaper.
+    """
+    hosts = grid.gather(socket.gethostname())
+    machine = _machine(grid, hosts.count(hosts[grid.rank])) if grid.is_root else None
+    memory = fit.memory
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts().items() if size >= 5e6)
+    needed = f"plan: {memory.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"
+    made = None if machine is None else plan_genotypes(fit, machine, error)
+    if machine is None or made is None:
+        return f"{needed}; openreml-plan mode=calibrate measures this machine for a forecast of time"
+    busy, modelled = remark(machine.other_cores), "" if machine.measured else ", modelled, not run on a GPU"
+    return (
+        f"{needed}; {_duration(made.pass_seconds)} a genotype vector-pass, roughly {made.num_passes:,.0f} of them, "
+        f"{_duration(made.fit_seconds)} a fit{modelled}"
+        + (f" (rates measured while {busy}: openreml-plan mode=calibrate measures again)" if busy else "")
+        + _cheaper(made, grid, instead)
+    )
+
+
+def _cheaper(made: GenotypePlan, grid: ProcessGrid, instead: str) -> str:
+    """A hint where the GRM of so few samples, made and fitted by the same ranks, take less time and fit into memory."""
+    fit, machine, shape = made.fit, made.machine, grid.shape
+    if fit.num_components > 1:  # of any partition
+        return ""
+    size = FitSize(num_kernels=fit.num_components, num_fixed=fit.num_fixed, cache_bytes=fit.cache_bytes)
+    layout = TileLayout(fit.num_samples, choose_tile_size(fit.num_samples, shape, machine.cores == 0), shape)
+    dense = plan(layout, size.with_traces("auto"), machine)
+    making = fit.num_variants * float(fit.num_samples) ** 2 / machine.update_flops_single / shape.size  # half of 2n²m
+    seconds = making + dense.fit_seconds["auto"]
+    available = machine.memory_bytes / (shape.size if machine.cores else 1)
+    if seconds > WORTH_A_HINT * made.fit_seconds or dense.memory.needed(machine.cores == 0) > available:
+        return ""
+    return f". A GRM of so few samples may be faster, about {_duration(seconds)} with its making, and is exact; {instead}"
 
 
 def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:

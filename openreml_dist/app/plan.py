@@ -8,13 +8,23 @@ from pathlib import Path
 
 from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.app.given import always, refuse_unread, rules_for
-from openreml_dist.app.report.plan_tables import head, machine_table, memory_table, time_table
+from openreml_dist.app.report.plan_tables import (
+    genotype_head,
+    genotype_memory_table,
+    genotype_time_table,
+    head,
+    machine_table,
+    memory_table,
+    time_table,
+)
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan.cost import EVALUATIONS, plan
+from openreml_dist.plan.genotype_cost import plan_genotypes
+from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.plan.load import remark
-from openreml_dist.plan.machine import PRESETS, as_json, calibration_file, load_machine
+from openreml_dist.plan.machine import PRESETS, Machine, as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import FitSize, check_memory
 
 
@@ -28,14 +38,29 @@ def _on_gpu(settings: PlanConfig) -> str | None:
 
 
 def _grms(settings: PlanConfig) -> str | None:
-    return None if settings.num_kernels else "there are no stores to read (num_kernels=0)"
+    return None if settings.num_kernels or settings.genotypes else "there are no stores to read (num_kernels=0)"
+
+
+def _matrices(settings: PlanConfig) -> str | None:
+    return None if settings.genotypes is None else "a fit of genotypes has no matrices of all samples; leave one of the two out"
+
+
+def _of_genotypes(settings: PlanConfig) -> str | None:
+    return None if settings.genotypes is not None else "it is one of genotypes=NxM, a fit without GRMs"
+
+
+OF_MATRICES = ("num_samples", "num_kernels", "num_generated", "traces", "tile_size", "grid.rows", "grid.columns")
 
 
 RULES = rules_for(
     PlanConfig(),
     {
-        **dict.fromkeys(("threads", "grid.share_memory"), _on_gpu),
-        **dict.fromkeys(("chunk_size", "kernel_cache_gb", "read_gb_per_second"), _grms),
+        **dict.fromkeys(OF_MATRICES, _matrices),
+        **dict.fromkeys(("num_components", "mcse"), _of_genotypes),
+        **dict.fromkeys(("kernel_cache_gb", "read_gb_per_second"), _grms),
+        "threads": _on_gpu,
+        "grid.share_memory": lambda settings: _matrices(settings) or _on_gpu(settings),
+        "chunk_size": lambda settings: _matrices(settings) or _grms(settings),
     },
 )
 RULES_OF_CALIBRATION = {**dict.fromkeys(RULES, _measured), "mode": always}
@@ -55,7 +80,9 @@ def run(settings: PlanConfig) -> int:
     if settings.mode not in ("plan", "calibrate"):
         raise ConfigError(f"mode: {settings.mode!r} is neither plan nor calibrate")
     refuse_unread(settings, PlanConfig(), RULES_OF_CALIBRATION if settings.mode == "calibrate" else RULES)
-    return _calibrate() if settings.mode == "calibrate" else _plan(settings)
+    if settings.mode == "calibrate":
+        return _calibrate()
+    return _plan(settings) if settings.genotypes is None else _plan_genotypes(settings)
 
 
 def _calibrate() -> int:
@@ -98,14 +125,7 @@ def _plan(settings: PlanConfig) -> int:
     from openreml_dist.app.report.terminal import Terminal
 
     size = check(settings)
-    machine = load_machine(settings.machine)
-    if machine.cores:
-        machine = machine.shared_by(settings.ranks, settings.threads or max(1, machine.cores // settings.ranks))
-        machine = replace(machine, memory_bytes=machine.memory_bytes / settings.ranks)
-    if settings.memory_gb is not None:
-        machine = replace(machine, memory_bytes=1e9 * settings.memory_gb)
-    if settings.read_gb_per_second is not None:
-        machine = replace(machine, read_bytes=1e9 * settings.read_gb_per_second)
+    machine = _machine(settings)
     grid = GridShape.choose(settings.ranks, settings.grid.rows, settings.grid.columns)
     if machine.cores and settings.ranks > 1:  # all on this host
         grid = replace(grid, shares_memory=settings.grid.share_memory)
@@ -127,14 +147,52 @@ def _plan(settings: PlanConfig) -> int:
     return 0
 
 
-def check(settings: PlanConfig) -> int:
-    """Refuse numbers that no run could have; the number of samples.
+def _machine(settings: PlanConfig) -> Machine:
+    """What each of the ranks has of the machine, with what the user knows better."""
+    machine = load_machine(settings.machine)
+    if machine.cores:
+        machine = machine.shared_by(settings.ranks, settings.threads or max(1, machine.cores // settings.ranks))
+        machine = replace(machine, memory_bytes=machine.memory_bytes / settings.ranks)
+    if settings.memory_gb is not None:
+        machine = replace(machine, memory_bytes=1e9 * settings.memory_gb)
+    if settings.read_gb_per_second is not None:
+        machine = replace(machine, read_bytes=1e9 * settings.read_gb_per_second)
+    return machine
 
-    Raises:
-        ConfigError: names the setting.
-    """
+
+def _plan_genotypes(settings: PlanConfig) -> int:
+    from openreml_dist.app.report.terminal import Terminal
+
+    _check_numbers(settings)
+    if not 0 < settings.mcse < 1:
+        raise ConfigError(f"mcse: {settings.mcse} is not a share of the standard error between 0 and 1")
+    machine, (n, m) = _machine(settings), _samples_and_variants(str(settings.genotypes))
+    cache = 1e9 * settings.kernel_cache_gb
+    fit = GenotypeFit(n, m, settings.num_components, settings.num_fixed, settings.ranks, cache)
+    made, terminal = plan_genotypes(fit, machine, settings.mcse), Terminal(0)
+    terminal.say(genotype_head(fit, machine))
+    if busy := remark(machine.other_cores):
+        terminal.say(f"{machine.name} was measured while {busy}: openreml-plan mode=calibrate measures again")
+    terminal.show(genotype_memory_table(fit))
+    if made is None:
+        terminal.say(f"{machine.name} was calibrated without genotypes: openreml-plan mode=calibrate measures again for a time")
+    else:
+        terminal.show(genotype_time_table(made))
+    fit.check(machine.memory_bytes)
+    return 0
+
+
+def _samples_and_variants(given: str) -> tuple[int, int]:
+    numbers = given.lower().replace(",", "").replace("_", "").split("x")
+    if len(numbers) != 2 or not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
+        raise ConfigError(f"genotypes: {given!r} is not people x SNPs, as in genotypes=500000x600000")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _check_numbers(settings: PlanConfig) -> None:
     for name in (
         "num_samples",
+        "num_components",
         "num_kernels",
         "num_generated",
         "num_fixed",
@@ -147,6 +205,15 @@ def check(settings: PlanConfig) -> int:
         value = getattr(settings, name)
         if value is not None and value < (0 if name == "num_kernels" else 1):
             raise ConfigError(f"{name}: {value} is too small")
+
+
+def check(settings: PlanConfig) -> int:
+    """Refuse numbers that no run could have; the number of samples.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    _check_numbers(settings)
     if settings.traces not in EVALUATIONS:
         raise ConfigError(f"traces: {settings.traces!r} is none of {', '.join(EVALUATIONS)}")
     if settings.num_samples is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +13,23 @@ import torch
 
 from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.app.inputs.samples import Inputs
-from openreml_dist.app.inputs.snp_source import SnpSource, open_snp_source
+from openreml_dist.app.inputs.snp_source import open_snp_source
 from openreml_dist.app.report.prediction_files import blup_table, covariates, indi_blp, snp_blp
 from openreml_dist.app.report.run_directory import BLUP_TABLE, INDI_BLP, SNP_BLP, write_text
-from openreml_dist.app.snp_effects import snp_effects
+from openreml_dist.app.snp_effects import SnpEffects, effects_behind_grms
 from openreml_dist.config import FitConfig, OutputConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.cost import PlannedFit
 from openreml_dist.plan.memory import DOUBLE
-from openreml_dist.reml import FitResult, Solver, wald_test
+from openreml_dist.reml import FitResult, wald_test
 from openreml_dist.reml.dense.prediction import extra_inverses
+from openreml_dist.reml.prediction import Predictor
 from openreml_dist.store.files import written_aside
 
 if TYPE_CHECKING:
-    from openreml_dist.app.inputs.model import Analysis
+    from openreml_dist.app.estimation import Job
 
 FORMATS = ("tsv", "parquet")
 
@@ -53,24 +55,13 @@ class PredictionRequest:
 
     Attributes:
         output: as the settings have it.
-        snps: where the effects of SNPs come from; None if they are not asked for.
+        notes: what the user should know before the fit begins.
+        snps: makes the effects of SNPs from a fit and its predictor, collectively; None if they are not asked for.
     """
 
     output: OutputConfig
-    snps: SnpSource | None
-
-    def notes(self, covariance: Covariance) -> list[str]:
-        """What the user should know before the fit begins."""
-        lines = []
-        if self.output.pev:
-            inverses = 1 + extra_inverses(covariance, torch.ones(len(covariance.parameters), dtype=torch.float64))
-            exact = "an exact iteration" if inverses == 1 else f"{inverses:.2g} exact iterations"
-            lines.append(f"output.pev: error variances of random effects will take as long as {exact}")
-        if self.snps is not None:
-            count, missing = len(self.snps.variants.index), self.snps.num_missing
-            approximate = f"; the {missing:,} with a missing genotype have approximate effects" if missing else ""
-            lines.append(f"output.snp_effects: {count:,} SNPs{approximate}")
-        return lines
+    notes: list[str]
+    snps: Callable[[FitResult, Predictor], SnpEffects] | None
 
     def planned(self, fit: PlannedFit) -> PlannedFit:
         """The fit as the planner sees it: error variances are always computed in float64."""
@@ -96,9 +87,13 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
     Raises:
         ConfigError, InputError: for effects of SNPs that the GRMs or the model do not have.
     """
-    genotypes = settings.output.snp_effects
+    output, genotypes, notes = settings.output, settings.output.snp_effects, []
+    if output.pev:
+        inverses = 1 + extra_inverses(covariance, torch.ones(len(covariance.parameters), dtype=torch.float64))
+        exact = "an exact iteration" if inverses == 1 else f"{inverses:.2g} exact iterations"
+        notes.append(f"output.pev: error variances of random effects will take as long as {exact}")
     if genotypes is None:
-        return PredictionRequest(settings.output, None)
+        return PredictionRequest(output, notes, None)
     with grid.together("opening the genotypes"):
         of_grms = covariance.residual is not None and len(covariance.kernels) == len(covariance.terms) - 1
         if not inputs.grm_rows or not of_grms:
@@ -107,26 +102,31 @@ def open_request(settings: FitConfig, inputs: Inputs, covariance: Covariance, gr
             )
         paths = grm_paths(settings.data)
         opened = open_snp_source(genotypes, paths, torch.get_num_threads()) if grid.is_root else None
-    return PredictionRequest(settings.output, grid.broadcast_object(opened))
+    source = grid.broadcast_object(opened)
+    assert source is not None
+    approximate = f"; the {source.num_missing:,} with a missing genotype have approximate effects" if source.num_missing else ""
+    notes.append(f"output.snp_effects: {len(source.variants.index):,} SNPs{approximate}")
+    samples = inputs.grm_rows[0]  # a GRM has the samples of the store, in its order
+    return PredictionRequest(output, notes, partial(effects_behind_grms, source, samples, grid))
 
 
-def predict(request: PredictionRequest, solver: Solver, analysis: Analysis, fit: FitResult, directory: Path) -> Predictions:
+def predict(job: Job, fit: FitResult, directory: Path) -> Predictions:
     """Predict, and write the files, unless the fit has not converged. Collective; they are written by rank 0."""
-    output, inputs, grid = request.output, analysis.inputs, solver.grid
+    request, inputs, grid = job.request, job.inputs, job.engine.grid
+    output = request.output
     tests = fixed_tests(fit, inputs.fixed_terms) if output.fixed_tests else None
     if not (_wants_effects(output) or request.snps) or not fit.status.is_an_answer:
         return Predictions((), tests)
-    predictor = solver.predictor(analysis.y, analysis.X, fit, error_variances=output.pev)
+    predictor = job.engine.predictor(fit.iterations[-1].step, error_variances=output.pev)
     files: dict[str, Callable[[], Any]] = {}
     if _wants_effects(output):
         effects = predictor.records()
         if fit.is_linear:
             files[INDI_BLP] = lambda: indi_blp(inputs, effects, fit.theta, predictor.Py.cpu())
         files[f"{BLUP_TABLE}.{output.format}"] = lambda: blup_table(inputs, effects)
-    if (source := request.snps) is not None:
-        samples = inputs.grm_rows[0]  # a GRM has the samples of the store, in its order
-        of_snps = snp_effects(source, samples, fit.theta.tolist(), predictor.Py.double().cpu().numpy(), grid)
-        files[SNP_BLP] = lambda: snp_blp(source, of_snps)
+    if request.snps is not None:
+        of_snps = request.snps(fit, predictor)
+        files[SNP_BLP] = lambda: snp_blp(of_snps)
     with grid.together("writing the predictions"):
         if grid.is_root:
             for name, content in files.items():

@@ -33,6 +33,8 @@ def run(settings: PrepareConfig) -> int:
     size = f"{store.dosages.num_variants:,} variants of {store.dosages.num_samples:,} samples"
     print(f"wrote {settings.out}: {size} in {time.monotonic() - started:.1f} s")
     print(f"next: openreml-grm source={settings.out} out={settings.out.rstrip('/').removesuffix('.vcz')}.grm.zarr")
+    if store.dosages.is_packed:
+        print(f"or openreml-fit data.genotypes={settings.out} data.pheno=FILE.phen solver=stochastic")
     return 0
 
 

@@ -19,14 +19,14 @@ from openreml_dist.compat.history import KEYS, History, chosen, has_converged, n
 from openreml_dist.covariance import Covariance
 from openreml_dist.covariance.dense import MatrixFunction
 from openreml_dist.errors import InputError
-from openreml_dist.grid import ProcessGrid
+from openreml_dist.grid import PhaseProgress, ProcessGrid, silent
 from openreml_dist.layout import TileLayout
-from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, generalised_least_squares, log_likelihood
+from openreml_dist.reml.dense.evaluation import ai_step, generalised_least_squares, log_likelihood
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.result import FitResult
-from openreml_dist.reml.solver import Solver, silent
+from openreml_dist.reml.solver import Solver
 from openreml_dist.reml.step import Step
 
 

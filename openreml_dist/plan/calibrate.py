@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from openreml_dist.genotypes import PackedGenotypes
 from openreml_dist.layout import CPU_TILE_SIZE
 from openreml_dist.plan.load import OtherLoad
 from openreml_dist.plan.machine import Machine
 
 ROWS, COLUMNS = 3000, 20  # of tiles in the slabs that are updated: larger than any cache
 REPEATS = 5
+GENOTYPE_ROWS, GENOTYPE_COLUMNS, VECTORS = 20_000, 384, 32  # SNPs and samples of a tile
 SMALL, LARGE = 1, 4_000_000  # numbers in a message
 
 
@@ -35,6 +37,8 @@ def calibrate(read: Callable[[Path], Iterator[int]], say: Callable[[str], None])
     say(f"products of tiles of {CPU_TILE_SIZE}, {threads} threads")
     update, update_single = _update_rate(torch.float64), _update_rate(torch.float32)
     panel, pivot, stream = _panel_rate(), _pivot_rate(), _stream_rate()
+    say("products with genotypes")
+    unpack, skinny = _genotype_rates()
     say("reading a store")
     with tempfile.TemporaryDirectory() as folder:
         chunks = read(Path(folder))
@@ -61,6 +65,8 @@ def calibrate(read: Callable[[Path], Iterator[int]], say: Callable[[str], None])
         cores=os.cpu_count() or 1,
         threads=threads,
         other_cores=others.cores(),
+        unpack_genotypes=unpack,
+        skinny_flops=skinny,
     )
 
 
@@ -110,6 +116,17 @@ def _stream_rate() -> float:
     """Byte/s of adding a multiple of float32 numbers to float64 ones."""
     V, K = torch.zeros(10_000_000, dtype=torch.float64), torch.zeros(10_000_000)
     return 20 * len(V) / _seconds(lambda: V.add_(K, alpha=0.5))
+
+
+def _genotype_rates() -> tuple[float, float]:
+    """Genotypes/s that are unpacked, a few of them missing, and flop/s of both products of a tile with a block of vectors."""
+    m, n = GENOTYPE_ROWS, GENOTYPE_COLUMNS
+    tile = torch.randint(0, 256, (m, n // 4), dtype=torch.uint8)
+    packed, means = PackedGenotypes([tile], n, [True]), torch.ones(m)
+    unpack = m * n / _seconds(lambda: next(packed.unpacked(means)))
+    _, G = next(packed.unpacked(means))
+    V, product = torch.rand(m, VECTORS), torch.zeros(m, VECTORS)
+    return unpack, 4 * m * n * VECTORS / _seconds(lambda: product.addmm_(G, G.mT @ V))
 
 
 def _link() -> tuple[float, float]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from openreml_dist.errors import ConfigError
 
+_OF_THREADS = ("update_flops", "update_flops_single", "panel_flops", "pivot_flops", "unpack_genotypes", "skinny_flops")
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -32,6 +34,8 @@ class Machine:
         cores: that all ranks of a host share, 0 where every rank has a device of its own.
         threads: of a rank when the rates were measured.
         other_cores: held by other programs meanwhile; None where that is not known.
+        unpack_genotypes: genotypes/s from two bits to float32, some of them missing; None in old calibrations.
+        skinny_flops: flop/s of float32 products of a tile of genotypes with 32 vectors; None likewise.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Machine:
     cores: int = 0
     threads: int = 1
     other_cores: float | None = None
+    unpack_genotypes: float | None = None
+    skinny_flops: float | None = None
 
     def shared_by(self, ranks_on_host: int, threads: int) -> Machine:
         """What each of several ranks of a host has of it, with other threads than measured; accelerators do not change."""
@@ -58,23 +64,33 @@ class Machine:
             return self
         usable = threads * min(1.0, self.cores / (ranks_on_host * threads))
         factor = usable / self.threads
-        faster = {
-            name: getattr(self, name) * factor for name in ("update_flops", "update_flops_single", "panel_flops", "pivot_flops")
-        }
+        rates = {name: getattr(self, name) for name in _OF_THREADS}
+        faster = {name: rate * factor for name, rate in rates.items() if rate is not None}
         crowded = min(1.0, self.cores / ranks_on_host)
         return replace(self, **faster, latency=self.latency / crowded, link_bytes=self.link_bytes * crowded)
 
 
+# Genotypes by torch operations on a GPU, modelled and not run: unpacking moves 25 bytes a genotype through the memory of the
+# device, a product with 32 vectors 8. (An H200 multiplies float32 at 54 Tflop/s; a kernel unpacks there at 1.7e12 genotypes/s.)
 PRESETS = {
     # update and panel rates of H100: benchmarks/results/gpu_h100.md; of A100: in proportion to the data sheets
     "h100-nvlink": Machine(
-        "H100, NVLink within a node", 55e12, 50e12, 45e12, 5e12, 2e-3, 2.5e12, 40e9, 4e9, 20e-6, 200e9, True, 76e9
+        "H100, NVLink within a node",
+        *(55e12, 50e12, 45e12, 5e12, 2e-3, 2.5e12, 40e9, 4e9, 20e-6, 200e9, True, 76e9),
+        unpack_genotypes=1e11,
+        skinny_flops=40e12,
     ),
     "h100-ib": Machine(
-        "H100, InfiniBand 400 Gb/s a GPU", 55e12, 50e12, 45e12, 5e12, 2e-3, 2.5e12, 40e9, 4e9, 30e-6, 40e9, True, 76e9
+        "H100, InfiniBand 400 Gb/s a GPU",
+        *(55e12, 50e12, 45e12, 5e12, 2e-3, 2.5e12, 40e9, 4e9, 30e-6, 40e9, True, 76e9),
+        unpack_genotypes=1e11,
+        skinny_flops=40e12,
     ),
     "a100": Machine(
-        "A100 80 GB, InfiniBand 200 Gb/s", 17e12, 17e12, 14e12, 2e12, 2.5e-3, 1.5e12, 20e9, 4e9, 30e-6, 20e9, True, 76e9
+        "A100 80 GB, InfiniBand 200 Gb/s",
+        *(17e12, 17e12, 14e12, 2e12, 2.5e-3, 1.5e12, 20e9, 4e9, 30e-6, 20e9, True, 76e9),
+        unpack_genotypes=6e10,
+        skinny_flops=15e12,
     ),
 }
 

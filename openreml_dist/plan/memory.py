@@ -6,6 +6,7 @@ Legend: n samples, p fixed effects, r parameters, s probes, b rows a tile; P x Q
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout
@@ -16,6 +17,25 @@ SINGLE, DOUBLE = 4, 8  # bytes of a number
 PANELS = 2  # one is used, the next one travels
 CHUNKS = 4  # one is used, READ_AHEAD are being read, one waits
 TILES = 4  # the factor of a pivot, its inverse, and what LAPACK makes of them
+
+
+class Parts(Protocol):
+    """Bytes of a rank."""
+
+    @property
+    def total(self) -> float:
+        """At the fullest moment."""
+
+    def parts(self) -> dict[str, float]:
+        """By what they are for."""
+
+
+class Planned(Protocol):
+    """A fit of any engine, before anything is computed."""
+
+    @property
+    def memory(self) -> Parts:
+        """Of the fullest rank."""
 
 
 @dataclass(frozen=True)

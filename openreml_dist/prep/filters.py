@@ -73,6 +73,31 @@ def filter_variants(counts: GenotypeCounts, filters: VariantFilters) -> tuple[Ma
     return kept, p_value, tally
 
 
+def usable_variants(
+    chromosome: NDArray[np.str_],
+    biallelic: Mask,
+    counts: GenotypeCounts,
+    *,
+    autosomes_only: bool = True,
+    max_missing: float = 1.0,
+    min_maf: float = 0.0,
+) -> tuple[Mask, Tally]:
+    """Which variants (m,) relationships are computed from, alike in a GRM and in an engine that reads genotypes.
+
+    Allele frequencies are those of all samples that were counted.
+    """
+    tally = Tally({})
+    kept = np.ones(len(chromosome), dtype=np.bool_)
+    if autosomes_only:
+        tally.leave_out(kept, ~autosomal(chromosome), "not autosomal")
+    tally.leave_out(kept, ~biallelic, "not biallelic")
+    tally.leave_out(kept, counts.called == 0, "missing in all samples")
+    tally.leave_out(kept, counts.missing_rate > max_missing, f"missing calls > {max_missing:g}")
+    tally.leave_out(kept, ~(counts.minor_allele_frequency > 0), "monomorphic")
+    tally.leave_out(kept, counts.minor_allele_frequency < min_maf, f"MAF < {min_maf:g}")
+    return kept, tally
+
+
 def autosomal(chromosome: NDArray[np.str_]) -> Mask:
     """(m,) whether the chromosome is one of 1..22, also with the prefix chr."""
     autosomes = {str(number) for number in range(1, 23)}

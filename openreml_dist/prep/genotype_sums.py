@@ -65,7 +65,7 @@ def _block_sums(dosages: DosageReader, spread: Matrix, block: GrmVariants) -> Ma
     """Σ_i w_si ``spread``_i, and in the last column Σ_i ``spread``_i over the called, for the SNPs of one row of chunks."""
     stored = slice(int(block.index[0]), int(block.index[-1]) + 1)
     sums = np.zeros((len(block.index), spread.shape[1]))
-    width = int(dosages.array.chunks[1])
+    width = dosages.samples_chunk
     for first in range(0, dosages.num_samples, width):
         here = slice(first, min(first + width, dosages.num_samples))
         genotypes = dosages.read(stored, here)[block.index - stored.start]

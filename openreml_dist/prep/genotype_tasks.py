@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openreml_dist.prep.filters import Mask, Tally, VariantFilters, filter_variants
-from openreml_dist.prep.plink import BedFile
 from openreml_dist.store.genotype_counts import GenotypeCounts, count_genotypes
 from openreml_dist.store.genotypes_writer import resume_genotypes
+from openreml_dist.store.plink import BedFile
 
 Indices = NDArray[np.int64]
 
@@ -64,4 +64,4 @@ def write_partition(bed: BedFile, out: str, partition: int) -> None:
     variants, source_samples = writer.source_indices(partition)
     samples = np.zeros(bed.num_samples, dtype=np.bool_)
     samples[source_samples] = True
-    writer.write_partition(partition, bed.read(variants, samples))
+    writer.write_partition(partition, bed.read_packed(variants, samples))

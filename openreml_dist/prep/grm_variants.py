@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from openreml_dist.config import GrmConfig
 from openreml_dist.errors import InputError
-from openreml_dist.prep.filters import Tally, autosomal
+from openreml_dist.prep.filters import usable_variants
 from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.tasks import TaskPool
 from openreml_dist.store.genotype_counts import GenotypeCounts, concatenate_counts, count_genotypes
@@ -64,14 +64,14 @@ def select_variants(store: GenotypeStore, counts: GenotypeCounts, settings: GrmC
     Raises:
         InputError: no SNP is left.
     """
-    tally = Tally({})
-    kept = np.ones(len(store.chromosome), dtype=np.bool_)
-    if settings.autosomes_only:
-        tally.leave_out(kept, ~autosomal(store.chromosome), "not autosomal")
-    tally.leave_out(kept, ~store.biallelic, "not biallelic")
-    tally.leave_out(kept, counts.missing_rate > settings.max_missing, f"missing calls > {settings.max_missing:g}")
-    tally.leave_out(kept, ~(counts.minor_allele_frequency > 0), "monomorphic")
-    tally.leave_out(kept, counts.minor_allele_frequency < settings.min_maf, f"MAF < {settings.min_maf:g}")
+    kept, tally = usable_variants(
+        store.chromosome,
+        store.biallelic,
+        counts,
+        autosomes_only=settings.autosomes_only,
+        max_missing=settings.max_missing,
+        min_maf=settings.min_maf,
+    )
     index = np.flatnonzero(kept)
     say(f"variants: {tally}; kept {len(index):,} of {len(kept):,}")
     if not len(index):

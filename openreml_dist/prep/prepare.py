@@ -19,13 +19,19 @@ from openreml_dist.config import PrepareConfig
 from openreml_dist.errors import ConfigError, InputError
 from openreml_dist.prep.filters import Mask, Tally, VariantFilters, autosomal
 from openreml_dist.prep.genotype_tasks import BlockQuality, count_block, count_missing, write_partition
-from openreml_dist.prep.plink import PlinkFiles, open_plink
 from openreml_dist.prep.progress import progress, say
 from openreml_dist.prep.tasks import TaskPool, task_pool
 from openreml_dist.store.files import absolute, check_can_be_made
 from openreml_dist.store.genotype_counts import concatenate_counts
 from openreml_dist.store.genotypes import GENOTYPE_FORMAT
-from openreml_dist.store.genotypes_writer import GenotypeWriter, QualityControl, create_genotypes, resume_genotypes
+from openreml_dist.store.genotypes_writer import (
+    CALLS_STORED,
+    GenotypeWriter,
+    QualityControl,
+    create_genotypes,
+    resume_genotypes,
+)
+from openreml_dist.store.plink import PlinkFiles, open_plink
 from openreml_dist.store.zarr_group import State, begin, refuse_complete
 
 Indices = NDArray[np.int64]
@@ -43,6 +49,8 @@ def prepare(settings: PrepareConfig) -> None:
         raise ConfigError(f"max_sample_missing={settings.max_sample_missing} must lie between 0 and 1")
     if settings.variants_chunk < 1 or settings.samples_chunk < 1:
         raise ConfigError("variants_chunk and samples_chunk must be at least 1")
+    if settings.calls not in CALLS_STORED:
+        raise ConfigError(f"calls={settings.calls} must be one of {', '.join(CALLS_STORED)}")
     out = absolute(settings.out)
     check_can_be_made(settings.out, "out")
     plink = open_plink(settings.source)
@@ -66,6 +74,8 @@ def _resume_settings(settings: PrepareConfig, plink: PlinkFiles) -> dict[str, An
     chosen = asdict(settings)
     for name in ("source", "out", "overwrite", "dask"):  # which may differ between the runs
         del chosen[name]
+    if settings.calls == "unpacked":  # as all stores were before there was a choice
+        del chosen["calls"]
     return {**chosen, **plink.identity}
 
 
@@ -100,6 +110,7 @@ def _create(pool: TaskPool, plink: PlinkFiles, filters: VariantFilters, settings
         source_samples=source_samples,
         source_variants=kept,
         chunks=(settings.variants_chunk, settings.samples_chunk),
+        calls=settings.calls,
         settings=_resume_settings(settings, plink),
         attributes={"source": "openreml_dist", "input_digest": _digest(plink, blocks)},
     )

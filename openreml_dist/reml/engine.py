@@ -18,7 +18,7 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.cost import PlannedFit
+from openreml_dist.plan.memory import Planned
 from openreml_dist.reml.bounds import Bounds
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.ridges import Gram
@@ -127,8 +127,8 @@ class Engine(Protocol):
     def predictor(self, at: Step | Tensor, error_variances: bool) -> Predictor:
         """Random effects at a step of this engine or at any other θ (r,), with their error variances or without. Collective."""
 
-    def plan(self, chunk_size: int = 1, cache_bytes: float = 0.0) -> PlannedFit:
-        """Memory of the fullest rank, and seconds on any machine, before anything is computed. Local.
+    def plan(self, chunk_size: int = 1, cache_bytes: float = 0.0) -> Planned:
+        """What the fullest rank will hold, before anything is computed. Local.
 
         Args:
             chunk_size: rows of a chunk of the stores that terms are read from.

@@ -97,7 +97,7 @@ class Ridges:
             kept = names[int((self.tied & (c != 0)).nonzero())]
             told.append(
                 f"{', '.join(members)} cannot be told apart beside the fixed effects, whatever the phenotype: logL does not "
-                f"change along {combination(c.tolist(), names)}; {kept} is kept where it is"
+                f"change along {combination(c.tolist(), names)}; {kept} is kept on its bound"
             )
         if bool(self.unknown.any()):
             lost = ", ".join(name for name, unknown in zip(names, self.unknown.tolist(), strict=True) if unknown)

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, InputError
-from openreml_dist.grid import ProcessGrid, Progress, no_progress
+from openreml_dist.grid import PhaseProgress, ProcessGrid, silent
 from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.reml.dense.engine import DenseEngine, DenseOptions
-from openreml_dist.reml.dense.evaluation import PhaseProgress
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.fitting import FitOptions, fit
@@ -24,11 +23,6 @@ from openreml_dist.reml.outcome import Iteration, Stopping
 from openreml_dist.reml.result import FitResult
 
 NEAR_THE_TOP = 0.02  # standard errors: ℓ is 2e-4 below its largest value, most of which the quadratic model knows
-
-
-def silent(_: str) -> Progress:
-    """Report no phase."""
-    return no_progress
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Writing a genotype store by partitions of variants, from one or many processes: create, write partitions, finalise.
 
-Everything but the genotypes is known, and written, before the first partition. A partition is one row of chunks, so that each
-chunk has one writer; it is finished when all its chunks are in place.
+Everything but the genotypes is known, and written, before the first partition. A partition is one row of chunks, with packed
+genotypes one shard, so that each file has one writer; it is finished when all its files are in place.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from openreml_dist.errors import InputError
 from openreml_dist.store.files import remove_partials
-from openreml_dist.store.genotype_counts import Dosage, GenotypeCounts
-from openreml_dist.store.genotypes import GENOTYPE_FORMAT, GENOTYPE_VERSION, VCF_ZARR_VERSION
-from openreml_dist.store.zarr_group import consolidate, create_array, get_array, open_group, written_chunks
+from openreml_dist.store.genotype_counts import GenotypeCounts
+from openreml_dist.store.genotypes import CALLS, GENOTYPE_FORMAT, GENOTYPE_VERSION, PACKED, VCF_ZARR_VERSION
+from openreml_dist.store.packed import Packed, packed_width, unpack
+from openreml_dist.store.zarr_group import absent_files, consolidate, create_array, file_shape, get_array, open_group
+
+CALLS_STORED = {"unpacked": (CALLS,), "packed": (PACKED,), "both": (CALLS, PACKED)}
+SHARD_BYTES = 32_000_000  # of packed genotypes in a file, or one row of chunks: 125 MB, 600 files for 500,000 x 600,000
+LEAST_SHARDS = 16  # as far as there are rows of chunks, so that as many processes may write
 
 _DIMENSIONS = ("variants", "samples", "ploidy")
 
@@ -71,19 +76,23 @@ class GenotypeWriter:
     _group: zarr.Group
 
     @property
-    def _genotypes(self) -> zarr.Array[Any]:
-        return get_array(self._group, "call_genotype")
+    def _arrays(self) -> list[zarr.Array[Any]]:
+        return [get_array(self._group, name) for name in (CALLS, PACKED) if name in self._group]
+
+    @property
+    def _height(self) -> int:
+        """Variants of a partition; an array of shards has no less of them than one of chunks."""
+        return max(file_shape(array)[0] for array in self._arrays)
 
     @property
     def num_partitions(self) -> int:
-        """Rows of chunks."""
-        array = self._genotypes
-        return -(-array.shape[0] // array.chunks[0])
+        """Rows of files, of the array that has the fewer."""
+        return -(-self._arrays[0].shape[0] // self._height)
 
     def span(self, partition: int) -> slice:
         """Variants of a partition."""
-        array = self._genotypes
-        return slice(partition * array.chunks[0], min((partition + 1) * array.chunks[0], array.shape[0]))
+        height = self._height
+        return slice(partition * height, min((partition + 1) * height, self._arrays[0].shape[0]))
 
     def source_indices(self, partition: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indices, in the files that are imported, of the variants of a partition and of all samples of the store."""
@@ -91,24 +100,32 @@ class GenotypeWriter:
         return np.asarray(variants[self.span(partition)], dtype=np.int64), np.asarray(samples[...], dtype=np.int64)
 
     def unfinished_partitions(self) -> list[int]:
-        """Partitions of which a chunk is not on disk."""
-        array = self._genotypes
-        columns = -(-array.shape[1] // array.chunks[1])
-        present = [row for row, _, _ in written_chunks(self.path, "call_genotype")]
-        chunks = np.bincount(present, minlength=self.num_partitions)
-        return np.flatnonzero(chunks < columns).tolist()
+        """Partitions of which a file is not on disk."""
+        absent = ((array, place[0]) for array in self._arrays for place in absent_files(self.path, array))
+        return sorted({row * file_shape(array)[0] // self._height for array, row in absent})
 
-    def write_partition(self, partition: int, dosage: Dosage) -> None:
-        """Write ALT counts (variants of the partition, n), -1 missing, in steps of one chunk of samples."""
-        variants, width = self.span(partition), self._genotypes.chunks[1]
-        for start in range(0, dosage.shape[1], width):
-            block = dosage[:, start : start + width]
-            samples = slice(start, start + block.shape[1])
-            missing = block < 0
-            alleles = np.stack([block == 2, block >= 1], axis=-1).astype(np.int8)  # unphased: 0/0, 0/1, 1/1
-            alleles[missing] = -1
-            get_array(self._group, "call_genotype_mask")[variants, samples] = np.repeat(missing[..., None], 2, axis=-1)
-            self._genotypes[variants, samples] = alleles
+    def write_partition(self, partition: int, packed: Packed) -> None:
+        """Write the genotypes of a partition (its variants, ceil(n/4)): call_genotype in steps of one chunk, then the shard."""
+        variants = self.span(partition)
+        for array in self._arrays:
+            if array.basename == PACKED:
+                array[variants] = packed
+            else:
+                self._write_calls(array, variants, packed)
+
+    def _write_calls(self, array: zarr.Array[Any], variants: slice, packed: Packed) -> None:
+        mask, (height, width) = get_array(self._group, f"{CALLS}_mask"), array.chunks[:2]
+        for first in range(variants.start, variants.stop, height):
+            rows = slice(first, min(first + height, variants.stop))
+            codes = packed[rows.start - variants.start : rows.stop - variants.start]
+            for start in range(0, array.shape[1], width):
+                samples = slice(start, min(start + width, array.shape[1]))
+                dosage = unpack(codes, samples)
+                missing = dosage < 0
+                alleles = np.stack([dosage == 2, dosage >= 1], axis=-1).astype(np.int8)  # unphased: 0/0, 0/1, 1/1
+                alleles[missing] = -1
+                mask[rows, samples] = np.repeat(missing[..., None], 2, axis=-1)
+                array[rows, samples] = alleles
 
     def finalise(self) -> None:
         """Consolidate the metadata and mark the store complete. Raises InputError where a partition is missing."""
@@ -129,6 +146,7 @@ def create_genotypes(
     source_variants: NDArray[np.int64],
     source_samples: NDArray[np.int64],
     chunks: tuple[int, int],
+    calls: str = "unpacked",
     settings: dict[str, Any],
     attributes: dict[str, Any],
 ) -> GenotypeWriter:
@@ -139,6 +157,7 @@ def create_genotypes(
         samples, variants, quality: what is stored, in the order of the genotypes to come.
         source_variants, source_samples: their indices in the files that are imported.
         chunks: variants and samples of a chunk.
+        calls: a key of ``CALLS_STORED``.
         settings: what a run that resumes this store must have in common with this one; written last.
         attributes: added to the root: source, input_digest.
     """
@@ -149,7 +168,9 @@ def create_genotypes(
         "vcf_zarr_version": VCF_ZARR_VERSION,
     }
     group = zarr.create_group(path, attributes={**root, **attributes})
-    _create_genotype_arrays(group, (len(variants.position), len(samples.sample_id)), chunks)
+    for name in CALLS_STORED[calls]:
+        create = _create_packed_array if name == PACKED else _create_call_arrays
+        create(group, (len(variants.position), len(samples.sample_id)), chunks)
     create_array(group, "source_variant_index", source_variants, ["variants"], "Index in the imported .bim")
     create_array(group, "source_sample_index", source_samples, ["samples"], "Index in the imported .fam")
     _create_sample_arrays(group, samples, quality)
@@ -164,12 +185,12 @@ def resume_genotypes(path: str) -> GenotypeWriter:
     return GenotypeWriter(path, open_group(path, writable=True))
 
 
-def _create_genotype_arrays(group: zarr.Group, size: tuple[int, int], chunks: tuple[int, int]) -> None:
+def _create_call_arrays(group: zarr.Group, size: tuple[int, int], chunks: tuple[int, int]) -> None:
     m, n = size
     shape, chunk_shape = (m, n, 2), (min(chunks[0], m), min(chunks[1], n), 2)
     compressors = (BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
     group.create_array(
-        "call_genotype",
+        CALLS,
         shape=shape,
         chunks=chunk_shape,
         dtype="int8",
@@ -180,7 +201,7 @@ def _create_genotype_arrays(group: zarr.Group, size: tuple[int, int], chunks: tu
         config={"write_empty_chunks": True},  # a chunk that is absent was lost
     )
     group.create_array(
-        "call_genotype_mask",
+        f"{CALLS}_mask",
         shape=shape,
         chunks=chunk_shape,
         dtype="bool",
@@ -188,6 +209,29 @@ def _create_genotype_arrays(group: zarr.Group, size: tuple[int, int], chunks: tu
         compressors=compressors,
         dimension_names=_DIMENSIONS,
         attributes={"description": "Whether call_genotype is missing; chunks without a missing call are not written"},
+    )
+
+
+def _create_packed_array(group: zarr.Group, size: tuple[int, int], chunks: tuple[int, int]) -> None:
+    """Chunks as they are in memory, each with its crc32c, in shards of all samples."""
+    (m, n), width = size, packed_width(size[1])
+    height, chunk_width = min(chunks[0], m), min(packed_width(chunks[1]), width)
+    blocks = -(-m // height)
+    rows = min(max(1, SHARD_BYTES // (height * width)), -(-blocks // LEAST_SHARDS))
+    group.create_array(
+        PACKED,
+        shape=(m, width),
+        chunks=(height, chunk_width),
+        shards=(rows * height, -(-width // chunk_width) * chunk_width),
+        dtype="uint8",
+        fill_value=0b01010101,
+        compressors=(Crc32cCodec(),),
+        dimension_names=("variants", "samples_packed"),
+        attributes={
+            "description": "Four samples a byte, the first in the lowest bits: 00 ALT/ALT, 01 missing, 10 REF/ALT, 11 REF/REF",
+            "num_samples": n,
+        },
+        config={"write_empty_chunks": True},
     )
 
 

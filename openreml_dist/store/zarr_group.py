@@ -118,6 +118,21 @@ def written_chunks(path: str, name: str) -> set[tuple[int, ...]]:
     return found
 
 
+def file_shape(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """What of an array one file holds: a shard where it has some, else a chunk."""
+    return array.shards or array.chunks
+
+
+def file_grid(array: zarr.Array[Any]) -> tuple[int, ...]:
+    """How many files a whole array has along each dimension."""
+    return tuple(-(-length // size) for length, size in zip(array.shape, file_shape(array), strict=True))
+
+
+def absent_files(path: str, array: zarr.Array[Any]) -> set[tuple[int, ...]]:
+    """Places, in the grid of its files, of those of an array of the store ``path`` that do not exist."""
+    return set(np.ndindex(*file_grid(array))) - written_chunks(path, array.basename)
+
+
 def consolidate(path: str) -> None:
     """Gather the metadata of all arrays in the root document, which saves a request an array on an object store."""
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from openreml_dist.store.genotypes import open_genotypes
 from openreml_dist.store.genotypes_writer import QualityControl, SampleTable, VariantTable, create_genotypes
 from openreml_dist.store.grm import GrmVariants
 from openreml_dist.store.grm_writer import create_grm
+from openreml_dist.store.packed import pack
 from tests.e2e.data import Cohort, write_lines
 from tests.e2e.programs import Finished, fit
 from tests.helpers.oracle import Oracle, oracle
@@ -196,7 +197,7 @@ def write_genotypes(path: Path, x: np.ndarray) -> None:
         attributes={},
     )
     for partition in writer.unfinished_partitions():
-        writer.write_partition(partition, x[writer.span(partition)])
+        writer.write_partition(partition, pack(x[writer.span(partition)]))
     writer.finalise()
 
 

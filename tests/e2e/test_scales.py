@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.e2e.data import Cohort, write_lines
+from tests.e2e.data import Cohort, relationships, write_grm, write_lines
 from tests.e2e.programs import Finished, fit
 
 LINE = "six_decimals_are_too_few_multiply_y_by"
@@ -73,3 +73,16 @@ def test_nothing_is_said_of_the_usual_and_the_large(cohort: Cohort, plain: Finis
     large = scaled(cohort, tmp_path, 1e9)
     for run in (plain, large):
         assert LINE not in run.hsq and "too few" not in run.output
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1000.0, True), (1e-3, True), (1.3, False)])
+def test_a_relationship_matrix_of_another_scale_is_named(cohort: Cohort, tmp_path: Path, scale: float, said: bool) -> None:
+    rng = np.random.default_rng(3)
+    matrix = scale * relationships(rng, 120, 300)
+    write_grm(tmp_path / "scaled.grm.zarr", matrix, np.arange(120))
+    run = fit("inside", tmp_path / "run", f"data.grm={tmp_path / 'scaled.grm.zarr'}", *cohort.data()[1:])
+    remarks = [remark for remark in run.result["remarks"] if remark["kind"] == "scale"]
+    assert [remark["trait"] for remark in remarks] == (["scaled"] if said else [])
+    assert ("no heritabilities" in run.output) == said
+    if said:
+        assert remarks[0]["mean_diagonal"] == pytest.approx(np.diag(matrix)[:64].mean(), rel=1e-6)

@@ -47,12 +47,13 @@ def write_vcf_zarr(path: Path, x: np.ndarray, zarr_format: int, chromosome: np.n
     group.create_array("variant_position", data=np.arange(m, dtype=np.int32))
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.1])
-def test_equals_the_dense_definition(tmp_path: Path, missing: float) -> None:
+@pytest.mark.parametrize(("missing", "calls"), [(0.0, "unpacked"), (0.1, "unpacked"), (0.1, "packed"), (0.0, "both")])
+def test_equals_the_dense_definition(tmp_path: Path, missing: float, calls: str) -> None:
     x = genotypes(N, M, missing)
     x[:, 5] = 2.0  # monomorphic
     write_plink(tmp_path / "a", x)
-    succeed("prepare", f"source={tmp_path / 'a'}", f"out={tmp_path / 'a.vcz'}", "variants_chunk=50", "dask.workers=1")
+    chunks = ("variants_chunk=50", "samples_chunk=18")
+    succeed("prepare", f"source={tmp_path / 'a'}", f"out={tmp_path / 'a.vcz'}", f"calls={calls}", *chunks, "dask.workers=1")
     out = tmp_path / "a.grm.zarr"
     said = succeed("grm", f"source={tmp_path / 'a.vcz'}", f"out={out}", "chunk_size=16")
     assert "left out 1 monomorphic; kept 129 of 130" in said and f"next: openreml-fit data.grm={out}" in said

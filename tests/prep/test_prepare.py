@@ -11,8 +11,8 @@ pytest.importorskip("bed_reader", reason="the extra `prep` is not installed")
 import zarr
 
 from openreml_dist.errors import InputError
-from openreml_dist.prep.plink import open_plink
 from openreml_dist.store.genotypes import open_genotypes
+from openreml_dist.store.plink import open_plink
 from openreml_dist.store.zarr_group import read_strings
 from tests.prep.plink_data import genotypes, refuse, succeed, write_plink
 
@@ -61,7 +61,14 @@ def test_filters_count_what_they_leave_out(tmp_path: Path) -> None:
     x[7, 20:] = np.nan  # a sample without most of its calls
     chromosome = ["X"] * 4 + ["chr2"] * 40 + ["MT"] + ["22"] * (M - 45)
     write_plink(tmp_path / "a", x, chromosome)
-    settings = ("min_maf=0.02", "max_missing=0.1", "max_sample_missing=0.5", "min_hwe_pvalue=1e-8", "dask.workers=1")
+    settings = (
+        "min_maf=0.02",
+        "max_missing=0.1",
+        "max_sample_missing=0.5",
+        "min_hwe_pvalue=1e-8",
+        "dask.workers=1",
+        "calls=both",
+    )
     said = succeed("prepare", f"source={tmp_path / 'a'}.bed", f"out={tmp_path / 'a.vcz'}", *settings)
     assert "samples: left out 1 missing calls > 0.5; kept 44" in said
     assert "left out 5 not autosomal, 1 missing calls > 0.1, 1 MAF < 0.02, 1 Hardy-Weinberg p < 1e-08; kept 112" in said
@@ -72,6 +79,24 @@ def test_filters_count_what_they_leave_out(tmp_path: Path) -> None:
         "prepare", f"source={tmp_path / 'a'}", f"out={tmp_path / 'b.vcz'}", "autosomes_only=false", "dask.workers=1"
     )
     assert "left out none; kept 120" in every
+
+
+def test_unfinished_packed_import_resumes(tmp_path: Path, x: np.ndarray) -> None:
+    write_plink(tmp_path / "a", x)
+    out = tmp_path / "a.vcz"
+    settings = (f"source={tmp_path / 'a'}", f"out={out}", "variants_chunk=25", "samples_chunk=20", "dask.workers=1")
+    assert f"or openreml-fit data.genotypes={out}" in succeed("prepare", *settings, "calls=packed")
+    assert not (out / "call_genotype").exists()
+    zarr.open_group(str(out), mode="r+").attrs["complete"] = False
+    shards = sorted((out / "call_genotype_packed" / "c").glob("*/*"))
+    shards.pop(2).unlink()
+    written = {file: file.stat().st_mtime_ns for file in shards}
+    changed = refuse("prepare", *settings, "calls=both")
+    assert "calls" in changed and "overwrite=true" in changed
+    assert "4 of 5 partitions are finished and kept" in succeed("prepare", *settings, "calls=packed")
+    assert written == {file: file.stat().st_mtime_ns for file in written}
+    np.testing.assert_array_equal(dosage(out), np.nan_to_num(x.T, nan=-1))
+    assert "calls=no must be one of unpacked, packed, both" in refuse("prepare", *settings, "calls=no")
 
 
 def test_unfinished_import_resumes(tmp_path: Path, x: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from openreml_dist.app import forecast
 from openreml_dist.app.forecast import Forecast
 from openreml_dist.app.plan import run
 from openreml_dist.config import PlanConfig
@@ -22,6 +23,8 @@ from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan import available
 from openreml_dist.plan.cost import EVALUATIONS, plan, seconds_of
+from openreml_dist.plan.genotype_cost import GenotypePlan, plan_genotypes
+from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.plan.machine import PRESETS, Machine, as_json, calibration_file, load_machine
 from openreml_dist.plan.memory import FitSize, least_ranks, memory
 from openreml_dist.plan.work import Geometry, cholesky_work, sweep_work
@@ -29,6 +32,7 @@ from openreml_dist.tiled import TiledSymmetric
 from openreml_dist.traces import METHODS
 
 CPU = Machine("a CPU", 1e11, 2e11, 8e10, 3e10, 0.0, 1e10, 1e15, 1e9, 2e-4, 4e9, False, 8e9, True, cores=2, threads=2)
+OF_GENOTYPES = replace(CPU, unpack_genotypes=2e8, skinny_flops=3e10)
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (5, 1)]
 
 
@@ -121,6 +125,8 @@ def test_this_machine_is_measured_and_planned_for(
     assert machine.measured
     assert machine.threads == torch.get_num_threads()
     assert machine.latency * machine.link_bytes > 1e3, "a byte takes a tiny part of a message"
+    assert machine.unpack_genotypes is not None and machine.skinny_flops is not None
+    assert machine.skinny_flops > machine.unpack_genotypes, "a genotype is one number of a product"
     assert machine.update_flops > machine.stream_bytes / 8, "a product is bound by flops, an addition by memory"
     assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
     assert machine.name in capsys.readouterr().out
@@ -143,7 +149,8 @@ def test_calibration_beside_other_programs_is_said(
         assert run(PlanConfig(num_samples=5_000, machine="this")) == 0
         assert ("other programs held 1.3 of" in capsys.readouterr().out) == said
         assert ("other programs held 1.3 of" in Forecast(made.memory, replace(made, machine=machine)).line("auto")) == said
-    old = {name: value for name, value in asdict(CPU).items() if name != "other_cores"}
+    new = ("other_cores", "unpack_genotypes", "skinny_flops")
+    old = {name: value for name, value in asdict(CPU).items() if name not in new}
     calibration_file().write_text(json.dumps(old))
     assert load_machine("this") == CPU
 
@@ -158,6 +165,14 @@ def test_calibration_beside_other_programs_is_said(
         (PlanConfig(num_samples=10, machine="cray"), "machine: 'cray' is none of this, h100-nvlink"),
         (PlanConfig(num_samples=500_000, ranks=4, machine="a100"), "does not fit: .* at least 16 such ranks are needed"),
         (PlanConfig(num_samples=10**7, machine="a100"), "no number of such ranks suffices"),
+        (PlanConfig(genotypes="500", machine="a100"), "genotypes: '500' is not people x SNPs"),
+        (PlanConfig(genotypes="5x0", machine="a100"), "genotypes: '5x0' is not people x SNPs"),
+        (PlanConfig(genotypes="50x90", num_components=0, machine="a100"), "num_components: 0 is too small"),
+        (PlanConfig(genotypes="50x90", mcse=0.0, machine="a100"), "mcse: 0.0 is not a share"),
+        (
+            PlanConfig(genotypes="500000x600000", machine="a100"),
+            "does not fit: .* 2 such ranks with solver.kernel_cache_gb=0 would do",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_refused(settings: PlanConfig, words: str) -> None:
@@ -178,6 +193,52 @@ def test_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "4 GB/s",
     ):
         assert words in printed
+
+
+def test_plan_of_genotypes_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(PlanConfig(genotypes="500000x600000", num_components=20, ranks=8, machine="h100-nvlink")) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "500,000 samples, 600,000 SNPs, 20 components",
+        "8 ranks of H100",
+        "genotypes  ",
+        "a typical fit",
+        "not run on a GPU",
+    ):
+        assert words in printed
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calibration_file().parent.mkdir(parents=True)
+    for machine, words in ((CPU, "calibrated without genotypes"), (OF_GENOTYPES, "an estimate, measured rates")):
+        calibration_file().write_text(as_json(machine))
+        assert run(PlanConfig(genotypes="20000x50000")) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_time_of_genotypes_follows_ranks_accuracy_and_what_is_kept() -> None:
+    def made(error: float = 0.01, **settings: Any) -> GenotypePlan:
+        planned = plan_genotypes(GenotypeFit(20_000, 50_000, **settings), OF_GENOTYPES, error)
+        assert planned is not None
+        return planned
+
+    usual = made(cache_bytes=0.0)
+    assert usual.pass_seconds > 4 * 20_000 * 50_000 / 3e10, "products and unpacking"
+    assert made(cache_bytes=1e12).pass_seconds < usual.pass_seconds
+    assert made(cache_bytes=0.0, ranks=2).pass_seconds < 0.6 * usual.pass_seconds
+    assert made(error=0.02, cache_bytes=0.0).num_passes < usual.num_passes
+    assert made(num_components=20, cache_bytes=0.0).num_passes > usual.num_passes
+    assert OF_GENOTYPES.shared_by(2, 1).unpack_genotypes == 1e8
+
+
+@pytest.mark.parametrize(("n", "m", "said"), [(2000, 500_000, True), (200_000, 300_000, False)])
+def test_forecast_of_genotypes_names_what_is_cheaper(n: int, m: int, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "load_machine", lambda _: OF_GENOTYPES)
+    line = forecast.genotype_line(ProcessGrid.single(), GenotypeFit(n, m), 0.01, "make a GRM")
+    assert "a genotype vector-pass, roughly" in line
+    assert ("make a GRM" in line) == said
+    monkeypatch.setattr(forecast, "load_machine", lambda _: CPU)
+    assert "mode=calibrate" in forecast.genotype_line(ProcessGrid.single(), GenotypeFit(n, m), 0.01, "make a GRM")
 
 
 def test_generated_terms_and_the_source_of_traces_are_planned_for(capsys: pytest.CaptureFixture[str]) -> None:

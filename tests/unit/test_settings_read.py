@@ -28,10 +28,12 @@ from openreml_dist.app.report.hsq import hsq
 from openreml_dist.config import DaskConfig, FitConfig, GrmConfig, PlanConfig, PrepareConfig
 from openreml_dist.errors import ConfigError, InputError
 from tests.e2e.data import write_grm, write_lines
+from tests.helpers.genotypes import random_dosage, write_bed
 
 NUM = 40  # individuals; of each two records in the table
 
-BASES = {  # settings of a run of each model, {d} is the folder of the files
+OF_GENOTYPES = "genotypes"
+BASES = {  # settings of a run of each model, and of one of genotypes; {d} is the folder of the files
     "greml": ["data.grm={d}/k.grm.zarr", "data.pheno={d}/y.phen"],
     "greml_multi": ["data.grm=[{d}/k.grm.zarr,{d}/part.grm.zarr]", "data.pheno={d}/y.phen"],
     "bivariate": ["data.grm={d}/k.grm.zarr", "data.pheno={d}/y.phen", "data.pheno_column=[height,girth]"],
@@ -45,9 +47,12 @@ BASES = {  # settings of a run of each model, {d} is the folder of the files
     "random_regression": ["data.table={d}/records.csv", "model.columns.subject=id"],
     "spatial_ar1": ["data.table={d}/records.csv"],
     "animal_model": ["data.table={d}/records.csv", "data.pedigree={d}/pedigree.csv"],
+    OF_GENOTYPES: ["data.genotypes={d}/g", "data.pheno={d}/y.phen"],
 }
+BASES = {name: [f"model={'greml' if name == OF_GENOTYPES else name}", *words] for name, words in BASES.items()}
 OTHER = {  # of every setting a value that none of the runs above has
     "data.grm": ["data.grm=[{d}/k.grm.zarr,{d}/other.grm.zarr]"],
+    "data.genotypes": ["data.genotypes={d}/h"],
     "data.pheno": ["data.pheno={d}/z.phen"],
     "data.pheno_column": ["data.pheno_column=2", "data.pheno_column=[girth,height]"],
     "data.qcovar": ["data.qcovar={d}/age.qcovar"],
@@ -65,6 +70,8 @@ OTHER = {  # of every setting a value that none of the runs above has
     "model.fix": ["+model.fix.residual=0.5"],
     "model.share": ["model.share=[[residual,k]]"],
     "model.transform": ["+model.transform.residual=log"],
+    "model.partition": ["model.partition=chromosome", "model.partition={d}/parts"],
+    "solver.engine": ["solver.engine=dense", "solver=stochastic"],
     "solver.tile_size": ["solver.tile_size=16"],
     "solver.constrain": ["solver.constrain=false"],
     "solver.start": ["solver.start=equal"],
@@ -76,6 +83,7 @@ OTHER = {  # of every setting a value that none of the runs above has
     "solver.traces": ["solver.traces=exact", "solver.traces=hutchinson"],
     "solver.num_probes": ["solver.num_probes=8", "solver=exact solver.start=equal solver.num_probes=8"],
     "solver.seed": ["solver.seed=2"],
+    "solver.mcse": ["solver.mcse=0.02"],
     "grid.rows": ["grid.rows=1"],
     "grid.columns": ["grid.columns=1"],
     "grid.share_memory": ["grid.share_memory=false"],
@@ -93,6 +101,7 @@ OTHER = {  # of every setting a value that none of the runs above has
     "overwrite": ["overwrite=true"],
 }
 AFTER_THE_FIT = ("solver.lrt", "model.prevalence", "output.blup", "output.format", "output.fixed_tests", "output.fixed_in_hsq")
+READ_BY_THE_CHECKS = ("solver.engine",)  # which the data must fit
 
 
 class FitBeginsError(Exception):
@@ -154,6 +163,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(2 * NUM)
         ]
         write_lines(folder / f"{name}.csv", ["id,y,x,time,row,column,place,herd", *lines])
+    for seed, name in enumerate("gh"):
+        write_bed(folder / name, random_dosage(30, NUM, seed=seed), [str(1 + s // 15) for s in range(30)])
+    write_lines(folder / "parts", ["SNP component", *(f"rs{s} part{s % 2}" for s in range(30))])
     for name in ("pedigree", "other_pedigree"):
         parents = [
             f"F{i}:I{i},{f'F{i - 9}:I{i - 9}' if i > 9 else 0},{f'F{i - 8}:I{i - 8}' if i > 9 else 0}" for i in range(NUM)
@@ -207,7 +219,7 @@ def asked_by_whole_runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -
     asked = {}
     for model, base in BASES.items():
         folder = tmp_path_factory.mktemp("whole")
-        settings = composed([f"model={model}", *base, f"run_dir={folder}", "output.blup=true"], files)
+        settings = composed([*base, f"run_dir={folder}", "output.blup=true"], files)
         whole = run(settings, to_the_end=True)
         assert whole.error is None
         asked[model] = whole.names
@@ -219,6 +231,7 @@ PAIRS = [
     for model in BASES
     for name, values in OTHER.items()
     for k, value in enumerate(values)
+    if not (model == OF_GENOTYPES and "solver=exact" in value)  # which is refused for what else is in it
 ]
 
 
@@ -230,10 +243,10 @@ def test_every_setting_has_a_case() -> None:
 def test_setting_is_read_or_refused(
     model: str, name: str, value: str, files: Path, tmp_path: Path, asked_by_whole_runs: dict[str, set[str]]
 ) -> None:
-    settings = composed([f"model={model}", *BASES[model], f"run_dir={tmp_path}", value], files)
+    settings = composed([*BASES[model], f"run_dir={tmp_path}", value], files)
     assert any(key == name or key.startswith(f"{name}.") for key in given(settings, standard_fit(settings))), "it is not given"
     asked = run(settings)
-    late = asked_by_whole_runs[model] if name in AFTER_THE_FIT else set()
+    late = asked_by_whole_runs[model] if name in AFTER_THE_FIT else {*READ_BY_THE_CHECKS}
     refused = asked.error is not None and name in str(asked.error)
     assert refused or name in (asked.names | (late if asked.error is None else set())), asked.error or "nothing reads it"
 
@@ -284,18 +297,52 @@ UNUSED = [
     Unused("greml", ("output.format=parquet",), ("output.format", "output.blup=true")),
     Unused("greml", ("model.prevalence=0.2", "data.pheno_column=ill", "model.fixed='1'")),
     Unused("gxe", ("model.prevalence=0.2",), ("model.prevalence", "liability", "greml")),
+    Unused(OF_GENOTYPES, ("model.partition={d}/parts", "solver=stochastic", "solver.mcse=0.1", "solver.kernel_cache_gb=3")),
+    Unused(OF_GENOTYPES, ("data.grm={d}/k.grm.zarr",), ("data.grm", "leave one of the two out")),
+    Unused(
+        OF_GENOTYPES,
+        ("solver.engine=dense",),
+        ("solver.engine=dense", "openreml-prepare source={d}/g out={d}/g.vcz", "openreml-grm source={d}/g.vcz out=g.grm.zarr"),
+    ),
+    *(
+        Unused(OF_GENOTYPES, settings, (*words, "independent residuals", "dense engine", "openreml-grm", "data.grm=g.grm.zarr"))
+        for settings, words in (
+            (("+model.random.place='group(place)'", "data.covar={d}/place.covar"), ("model.random.place",)),
+            (("+model.random.more='genomic(id)'",), ("model.random.more",)),
+            (("model.residual='heterogeneous(place)'", "data.covar={d}/place.covar"), ("model.residual",)),
+            (("model.fixed='1'",), ("model.fixed",)),
+            (("model.share=[[residual,genetic]]", "+model.fix.residual=1"), ("model.share", "model.fix.residual")),
+            (("model=gxe", "data.covar={d}/place.covar", "model.columns.environment=place"), ("model=gxe",)),
+        )
+    ),
+    *(
+        Unused(OF_GENOTYPES, (setting,), (setting.partition("=")[0], "stochastic engine"))
+        for setting in ("solver.traces=exact", "solver.tile_size=8")
+    ),
+    *(
+        Unused("greml", (setting,), (setting, "stochastic engine", "data.genotypes=STORE.vcz"))
+        for setting in ("model.partition=chromosome", "solver.mcse=0.1")
+    ),
+    Unused("greml", ("solver=stochastic",), ("solver.engine=stochastic reads genotypes", "data.genotypes=")),
+    Unused("greml", ("solver.engine=dense",)),
+    Unused("greml", ("solver.engine=sparse",), ("solver.engine: 'sparse' is not one of auto, dense, stochastic",)),
+    Unused(OF_GENOTYPES, ("output.snp_effects={d}/g.vcz",), ("output.snp_effects", "output.blup=true")),
+    Unused(OF_GENOTYPES, ("output.pev=true",), ("output.pev", "inverse of V", "solver.engine=dense")),
+    Unused(OF_GENOTYPES, ("solver.constrain=false",), ("solver.constrain", "negative", "data.grm=g.grm.zarr")),
+    Unused(OF_GENOTYPES, ("solver.mcse=0",), ("solver.mcse: 0.0 is not a share",)),
+    Unused(OF_GENOTYPES, ("data.table={d}/records.csv",), ("data.table",)),
 ]
 
 
 @pytest.mark.parametrize("case", UNUSED, ids=lambda case: f"{case.model}: {' '.join(case.settings)}")
 def test_parts_of_a_setting_are_used_or_refused(case: Unused, files: Path, tmp_path: Path) -> None:
     """One GRM of several, a table whose columns no term names, a name of a column: before the fit, with what to do."""
-    asked = run(composed([f"model={case.model}", *BASES[case.model], f"run_dir={tmp_path}", *case.settings], files))
+    asked = run(composed([*BASES[case.model], f"run_dir={tmp_path}", *case.settings], files))
     if not case.words:
         assert asked.error is None
         return
     assert isinstance(asked.error, ConfigError)
-    assert [word for word in case.words if word not in str(asked.error)] == [], asked.error
+    assert [word for word in case.words if word.format(d=files) not in str(asked.error)] == [], asked.error
 
 
 def test_everything_unread_is_named_at_once() -> None:
@@ -314,6 +361,16 @@ def test_rules_are_for_settings_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("program_run", "settings", "words"),
     [
+        (
+            plan.run,
+            PlanConfig(genotypes="10x20", num_kernels=2),
+            "num_kernels=2 is given, and nothing reads it: .* no matrices",
+        ),
+        (plan.run, PlanConfig(genotypes="10x20", num_samples=9), "num_samples=9 is given.* leave one of the two out"),
+        (plan.run, PlanConfig(genotypes="10x20", chunk_size=9), "chunk_size=9 is given.*no matrices"),
+        (plan.run, PlanConfig(num_samples=9, num_components=3), "num_components=3 is given.*genotypes=NxM"),
+        (plan.run, PlanConfig(num_samples=9, mcse=0.1), "mcse=0.1 is given.*genotypes=NxM"),
+        (plan.run, PlanConfig(genotypes="10x20", machine="a100", threads=2), "threads=2 is given.*a rank of a100 is a GPU"),
         (plan.run, PlanConfig(mode="calibrate", ranks=3), "ranks=3 is given, and nothing reads it: mode=calibrate"),
         (grm.run, GrmConfig("gcta:a", "b", by="chromosome"), "by=chromosome is given.*converted as it is"),
         (grm.run, GrmConfig("a", "gcta:b", chunk_size=9), "chunk_size=9 is given.*no tiles"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from openreml_dist.app.inputs.grm_list import grm_paths
-from openreml_dist.app.inputs.reads import refuse_unread_settings
+from openreml_dist.app.inputs.reads import grm_commands, refuse_other_models, refuse_unread_settings
 from openreml_dist.app.inputs.terms import GREML, named_grms, structures_of
-from openreml_dist.config import FitConfig
+from openreml_dist.config import ENGINES, STOCHASTIC, FitConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.traces import METHODS
 
@@ -47,21 +47,36 @@ def check_settings(settings: FitConfig) -> None:
         ("solver.traces", solver.traces, solver.traces in METHODS, f"one of {', '.join(METHODS)}"),
         ("solver.num_probes", solver.num_probes, solver.num_probes is None or solver.num_probes > 1, "a number, at least 2"),
         ("solver.kernel_cache_gb", solver.kernel_cache_gb, 0 <= solver.kernel_cache_gb < math.inf, "a size of memory"),
+        ("solver.engine", solver.engine, solver.engine in ENGINES, f"one of {', '.join(ENGINES)}"),
+        ("solver.mcse", solver.mcse, 0 < solver.mcse < math.inf, "a share of the standard error, above 0"),
         ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
         ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
     ]
     for name, value, holds, wanted in rules:
         if not holds:
             raise ConfigError(f"{name}: {value!r} is not {wanted}")
+    _check_engine(settings)
     _check_tables(settings)
     structures_of(settings, named_grms(settings), None)
     refuse_unread_settings(settings)
 
 
+def _check_engine(settings: FitConfig) -> None:
+    """Refuse an engine that cannot use the data, or the model."""
+    engine = settings.solver.engine
+    if settings.data.genotypes is None:
+        if engine == STOCHASTIC:
+            raise ConfigError(f"solver.engine={engine} reads genotypes: give data.genotypes=STORE.vcz, or a PLINK prefix")
+        return
+    if not settings.is_stochastic:
+        raise ConfigError(f"solver.engine={engine} reads no data.genotypes; {grm_commands(settings)}")
+    refuse_other_models(settings)
+
+
 def _check_tables(settings: FitConfig) -> None:
     """Refuse tables that do not go together, or with the model."""
     data, model = settings.data, settings.model
-    if model.name in GREML and not model.random and model.residual is None:
+    if model.name in GREML and not model.random and model.residual is None and data.genotypes is None:
         grm_paths(data)
     if not model.is_of_records:
         if data.pheno is None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from openreml_dist.app.inputs.genotypes import count_together, usable
 from openreml_dist.app.inputs.grm_list import component_names, grm_paths
+from openreml_dist.app.inputs.partition import Partition, read_partition
 from openreml_dist.app.inputs.reads import refuse_unread_by
 from openreml_dist.app.inputs.records import Tables, inputs_of, mixed_model, read_tables
 from openreml_dist.app.inputs.samples import Inputs, read_inputs
@@ -19,6 +23,7 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.models import Genomic, Independent, MixedModel
 from openreml_dist.models.columns import Columns
+from openreml_dist.store.genotype_source import GenotypeSource, open_genotype_source
 from openreml_dist.store.kernels import open_kernel
 
 
@@ -46,6 +51,59 @@ class Analysis:
         return self.model.X
 
 
+@dataclass(frozen=True)
+class GenotypeAnalysis:
+    """What a fit of genotypes needs: n analysed samples, m variants in K components. The same on every rank.
+
+    Attributes:
+        inputs: what reports say of the samples.
+        y, X: (n,), (n, p) float64 on the CPU.
+        source: the genotypes.
+        rows: (n,) place of each analysed sample in the source, increasing.
+        kept: (m,) place of each variant in the source, increasing.
+        partition: of those variants.
+    """
+
+    inputs: Inputs
+    y: Tensor
+    X: Tensor
+    source: GenotypeSource
+    rows: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    partition: Partition
+
+
+def read_genotypes(settings: FitConfig, grid: ProcessGrid) -> GenotypeAnalysis:
+    """Open the genotypes on every rank, count them if need be, a part each, and read the tables on rank 0. Collective.
+
+    Raises:
+        InputError, ConfigError: for whatever cannot be used; any failure is everyone's.
+    """
+    data = settings.data
+    assert data.genotypes is not None
+    with grid.together("opening the genotypes"):
+        source = open_genotype_source(data.genotypes)
+    with grid.together("reading the inputs"):
+        read = read_inputs(data, [source], "genotypes") if grid.is_root else None
+    inputs = grid.broadcast_object(read)
+    assert inputs is not None
+    source = count_together(source, grid)
+    with grid.together("choosing the variants"):
+        _check_prevalence(settings, inputs)
+        kept, line = usable(source)
+        partition = read_partition(settings.model.partition, source, kept, data.missing)
+    inputs = replace(inputs, report=[*inputs.report, line, *partition.report])
+    return GenotypeAnalysis(
+        inputs,
+        torch.from_numpy(inputs.y),
+        torch.from_numpy(inputs.X),
+        source,
+        inputs.grm_rows[0],
+        partition.kept,
+        partition,
+    )
+
+
 def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     """Open the GRMs on every rank, read the tables on rank 0, and describe the model on every rank. Collective.
 
@@ -64,10 +122,14 @@ def read_model(settings: FitConfig, grid: ProcessGrid) -> Analysis:
     with grid.together("describing the model"):
         inputs, model = _greml(settings, read, grms) if isinstance(read, Inputs) else _of_records(settings, read, grms)
         refuse_unread_by(settings, model.covariance)
-        if settings.model.prevalence is not None and not inputs.case_control:
-            raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
+        _check_prevalence(settings, inputs)
     chunk_size = max((store.chunk_size for store in stores.values()), default=1)
     return Analysis(inputs, model, chunk_size)
+
+
+def _check_prevalence(settings: FitConfig, inputs: Inputs) -> None:
+    if settings.model.prevalence is not None and not inputs.case_control:
+        raise ConfigError(f"model.prevalence is given, but {inputs.trait} is not a case/control trait (values 0/1 or 1/2)")
 
 
 def _read(settings: FitConfig, grms: Grms) -> Inputs | Tables:

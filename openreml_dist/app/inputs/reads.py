@@ -7,6 +7,7 @@ model can tell, before the fit; what only a table can tell, when that is read (`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -14,11 +15,14 @@ from openreml_dist.app.given import refuse_entries, refuse_unread, rules_for, st
 from openreml_dist.app.inputs.terms import GREML, factors, grm_names, grms_used, named_grms, random_terms, structures_of
 from openreml_dist.config import FitConfig
 from openreml_dist.covariance import Covariance
+from openreml_dist.errors import ConfigError
 from openreml_dist.models import Pedigree, Structure
 from openreml_dist.models.formulas import columns_of
 from openreml_dist.reml.likelihood_ratio import can_test_variances
 from openreml_dist.reml.traits import traits_of
+from openreml_dist.store.files import is_url
 
+STOCHASTIC_MODEL = "the stochastic engine has variances of components of SNPs and of independent residuals, and all covariates"
 IDENTIFIERS = ("id", "subject")  # of model.columns: they name the records of a table in files of predictions too
 
 
@@ -37,6 +41,20 @@ def refuse_unread_settings(settings: FitConfig) -> None:
         refuse_entries("data.grm", _grms_without_term(settings), f"no term of {settings.model.name} names it; {_ADD_GRM}")
 
 
+def refuse_other_models(settings: FitConfig) -> None:
+    """Refuse what a model of genotypes has not, before its words are read. Local: alike on every rank.
+
+    Raises:
+        ConfigError: as above, with the engine that has it.
+    """
+    why = f"{STOCHASTIC_MODEL}; {grm_commands(settings)}"
+    if settings.model.name not in GREML:
+        raise ConfigError(f"model={settings.model.name} with data.genotypes: {why}")
+    names = ("fixed", "random", "residual", "fix", "share", "transform")
+    rules = dict.fromkeys((f"model.{name}" for name in names), lambda _: why)
+    refuse_unread(settings, standard_fit(settings), rules_for(settings, rules))
+
+
 def refuse_unread_by(settings: FitConfig, covariance: Covariance) -> None:
     """Refuse what has no effect on this model, now that it is described. Local: alike on every rank.
 
@@ -49,6 +67,18 @@ def refuse_unread_by(settings: FitConfig, covariance: Covariance) -> None:
         "solver.seed": lambda _: _no_probes(covariance),
     }
     refuse_unread(settings, standard_fit(settings), rules_for(settings, rules))
+
+
+def grm_commands(settings: FitConfig) -> str:
+    """How the GRM is made that another engine reads in place of ``data.genotypes``."""
+    genotypes = str(settings.data.genotypes).rstrip("/")
+    if is_url(genotypes) or Path(genotypes).expanduser().is_dir():
+        store, prepare = genotypes, ""
+    else:
+        store = f"{genotypes.removesuffix('.bed')}.vcz"
+        prepare = f"openreml-prepare source={genotypes} out={store}, then "
+    grm = f"{Path(store).name.removesuffix('.vcz')}.grm.zarr"
+    return f"for the dense engine make a GRM: {prepare}openreml-grm source={store} out={grm}, and give data.grm={grm}"
 
 
 def _no_hsq(covariance: Covariance) -> str | None:
@@ -127,10 +157,41 @@ def _traits(settings: FitConfig) -> str | None:
 
 
 def _kernel_cache(settings: FitConfig) -> str | None:
-    return None if settings.data.grm is not None else "there is no GRM to keep"
+    data = settings.data
+    return None if data.grm is not None or data.genotypes is not None else "there are no GRM and no genotypes to keep"
+
+
+def _grm(settings: FitConfig) -> str | None:
+    if settings.data.genotypes is None:
+        return None
+    return "the components are those of the SNPs of data.genotypes; leave one of the two out"
+
+
+def _stochastic_alone(settings: FitConfig) -> str | None:
+    if settings.is_stochastic:
+        return None
+    return "it is one of the stochastic engine, which reads data.genotypes=STORE.vcz or a PLINK prefix instead of data.grm"
+
+
+def _dense_alone(settings: FitConfig) -> str | None:
+    return "the stochastic engine has no tiles" if settings.is_stochastic else None
+
+
+def _traces_by(settings: FitConfig) -> str | None:
+    if not settings.is_stochastic:
+        return None
+    return "the stochastic engine takes as many random probes as solver.mcse asks for"
+
+
+def _constrain(settings: FitConfig) -> str | None:
+    if not settings.is_stochastic:
+        return None
+    return f"the stochastic engine takes square roots of variances, so it knows no negative ones; {grm_commands(settings)}"
 
 
 def _probes(settings: FitConfig) -> str | None:
+    if settings.is_stochastic:
+        return None
     if settings.solver.traces != "exact" or settings.solver.start in ("auto", "haseman-elston"):
         return None
     return f"with solver.traces=exact and solver.start={settings.solver.start} no random probes are used"
@@ -141,18 +202,31 @@ def _format(settings: FitConfig) -> str | None:
     return None if output.blup or output.pev else "no table is written; output.blup=true or output.pev=true asks for one"
 
 
+def _snp_effects(settings: FitConfig) -> str | None:
+    if not settings.is_stochastic:
+        return None
+    return "it is for effects of the SNPs behind a GRM; those of data.genotypes are written with output.blup=true"
+
+
 RULES = rules_for(
     FitConfig(),
     {
+        "data.grm": _grm,
         "data.pheno_column": _pheno_column,
         "data.qcovar": _covariates,
         "data.covar": _covariates,
         "data.pedigree": _pedigree,
         "model.prevalence": _prevalence,
         "model.traits": _traits,
+        "model.partition": _stochastic_alone,
+        "solver.mcse": _stochastic_alone,
+        "solver.constrain": _constrain,
+        "solver.tile_size": _dense_alone,
+        "solver.traces": _traces_by,
         "solver.kernel_cache_gb": _kernel_cache,
         "solver.num_probes": _probes,
         "solver.seed": _probes,
         "output.format": _format,
+        "output.snp_effects": _snp_effects,
     },
 )

@@ -88,27 +88,30 @@ def read_cohort(data: DataConfig) -> Cohort:
     )
 
 
-def read_inputs(data: DataConfig, grms: Sequence[Identified]) -> Inputs:
-    """Read the tables and match them with the GRMs by FID:IID.
+def read_inputs(data: DataConfig, grms: Sequence[Identified], kind: str = "GRM") -> Inputs:
+    """Read the tables and match them with the GRMs, or the genotypes, by FID:IID.
 
     Where either side has no family ids IIDs are matched alone, which must then be unique on both. Local: rank 0 reads.
 
     Args:
         data: paths of the tables and the column of the phenotype.
-        grms: one or more; the first gives the order of the analysed samples.
+        grms: one or more, or genotypes; the first gives the order of the analysed samples.
+        kind: what they are called: GRM or genotypes.
     Raises:
         InputError: a table that cannot be read, no common sample, a constant phenotype, collinear fixed effects, or no fewer
             fixed effects than samples.
     """
     cohort = read_cohort(data)
     pheno, qcovar, covar = cohort.phenotypes[0], cohort.qcovar, cohort.covar
+    keys = [f"grm_{k}" for k in range(1, len(grms) + 1)] if kind == "GRM" else [kind]
     grm_sources = [
-        _Source(f"grm_{k}", grm, match_samples(pheno, grm), np.zeros(len(grm.sample_id), bool)) for k, grm in enumerate(grms, 1)
+        _Source(key, grm, match_samples(pheno, grm), np.zeros(len(grm.sample_id), bool))
+        for key, grm in zip(keys, grms, strict=True)
     ]
     sources = grm_sources + _match_covariates(pheno, qcovar, covar)
     chosen, dropped, reasons = _intersect(pheno, sources)
     rewritten = [line for source in sources for line in samples_written_otherwise(pheno, source.ids, source.rows)]
-    report = _describe_tables(cohort, grms) + reasons + rewritten
+    report = _describe_tables(cohort, grms, kind) + reasons + rewritten
     if len(chosen) == 0:
         _check_common(pheno, sources)
         raise InputError("no sample has all of its data:\n  " + "\n  ".join(reasons + rewritten))
@@ -119,7 +122,7 @@ def read_inputs(data: DataConfig, grms: Sequence[Identified]) -> Inputs:
     design = build_design(len(chosen), qcovar, rows.get("qcovar"), covar, rows.get("covar"))
     families = grms[0] if pheno.matches_iid_alone and not grms[0].matches_iid_alone else pheno
     return Inputs(
-        family_id=np.array(families.family_id, object)[rows["grm_1"] if families is grms[0] else chosen],
+        family_id=np.array(families.family_id, object)[rows[keys[0]] if families is grms[0] else chosen],
         sample_id=pheno.sample_id[chosen],
         y=y,
         X=design.X,
@@ -158,7 +161,7 @@ def _intersect(pheno: Phenotype, sources: list[_Source]) -> tuple[NDArray[np.int
     phenotyped = int(keep.sum())
     drops = [
         ("not_in_pheno", f"of {first.path} are not in {pheno.path}", len(first.missing) - phenotyped),
-        ("not_in_grm_1", f"of {pheno.path} are not in {first.path}", len(keep) - phenotyped),
+        (f"not_in_{first.key}", f"of {pheno.path} are not in {first.path}", len(keep) - phenotyped),
     ]
 
     def drop(key: str, words: str, absent: NDArray[np.bool_]) -> None:
@@ -194,7 +197,7 @@ def _check_phenotype(pheno: Phenotype, y: NDArray[np.float64], dropped: dict[str
         )
 
 
-def _describe_tables(cohort: Cohort, grms: Sequence[Identified]) -> list[str]:
+def _describe_tables(cohort: Cohort, grms: Sequence[Identified], kind: str) -> list[str]:
     """What was read, and which layout was assumed."""
     pheno = cohort.phenotypes[0]
     absent = int(np.isnan(pheno.values).sum())
@@ -210,16 +213,16 @@ def _describe_tables(cohort: Cohort, grms: Sequence[Identified]) -> list[str]:
         )
     elif set(np.unique(pheno.values[~np.isnan(pheno.values)]).tolist()) == {0.0, 1.0, 2.0}:
         lines.append("phenotype: values are 0, 1 and 2 alone, taken as numbers; if 0 stands for missing, write NA instead")
-    for kind, table in (("quantitative", cohort.qcovar), ("discrete", cohort.covar)):
+    for sort, table in (("quantitative", cohort.qcovar), ("discrete", cohort.covar)):
         if table is not None:
             lines.append(
-                f"{kind} covariates: {table.path}, {len(table.sample_id):,} samples ({table.layout}): "
+                f"{sort} covariates: {table.path}, {len(table.sample_id):,} samples ({table.layout}): "
                 f"{', '.join(table.names)}{_matched_alone(table)}"
             )
     if (covar := cohort.covar) is not None:
         for name, levels in zip(covar.names, covar.levels, strict=True):
             lines += levels_written_twice(covar.path, name, levels)
-    lines += [f"GRM: {grm.path}, {len(grm.sample_id):,} samples{_matched_alone(grm)}" for grm in grms]
+    lines += [f"{kind}: {grm.path}, {len(grm.sample_id):,} samples{_matched_alone(grm)}" for grm in grms]
     return lines
 
 

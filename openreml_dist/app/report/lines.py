@@ -6,7 +6,6 @@ import torch
 
 from openreml_dist.app.session import Session
 from openreml_dist.covariance import Covariance
-from openreml_dist.layout import TileLayout
 
 
 def place_line(here: Session) -> str:
@@ -20,8 +19,8 @@ def place_line(here: Session) -> str:
     )
 
 
-def model_line(covariance: Covariance, layout: TileLayout, num_fixed: int) -> str:
-    """Terms with the number of their parameters where there are several, samples, fixed effects, tiles."""
+def model_line(covariance: Covariance, how: str, shape: tuple[int, int]) -> str:
+    """Terms with the number of their parameters where there are several, samples and fixed effects, how it is computed."""
     counts = [(term.name, len(term.parameters)) for term in covariance.terms]
     terms = [name if count == 1 else f"{name} ({count} parameters)" for name, count in counts]
-    return f"model: {' + '.join(terms)}; {layout.size:,} samples, {num_fixed} fixed effects; tiles of {layout.tile_size}"
+    return f"model: {' + '.join(terms)}; {shape[0]:,} samples, {shape[1]} fixed effects; {how}"

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from openreml_dist.app.inputs.samples import Inputs
-from openreml_dist.app.inputs.snp_source import SnpSource
+from openreml_dist.app.snp_effects import SnpEffects
 from openreml_dist.reml import Effects
-from openreml_dist.store.genotypes import open_genotypes, read_variant_labels
 
 
 def covariates(terms: tuple[str, ...]) -> dict[str, list[int]]:
@@ -32,10 +29,9 @@ def indi_blp(inputs: Inputs, effects: list[Effects], variances: Tensor, Py: Tens
     return _lines(labels, torch.stack(columns, dim=1).tolist())
 
 
-def snp_blp(source: SnpSource, effects: NDArray[np.float64]) -> str:
+def snp_blp(effects: SnpEffects) -> str:
     """Lines of GCTA's ``.snp.blp``: SNP, counted allele, effect in each component, and a tab at the end."""
-    names, alleles = read_variant_labels(open_genotypes(source.path), source.variants.index)
-    return _lines(zip(names.tolist(), alleles.tolist(), strict=True), effects.tolist())
+    return _lines(zip(effects.names.tolist(), effects.alleles.tolist(), strict=True), effects.values.tolist())
 
 
 def blup_table(inputs: Inputs, effects: list[Effects]) -> Any:

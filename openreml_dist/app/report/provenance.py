@@ -13,7 +13,8 @@ from resource import RUSAGE_SELF, getrusage
 from omegaconf import OmegaConf
 
 from openreml_dist.app.inputs.grm_list import grm_paths
-from openreml_dist.config import DataConfig, FitConfig
+from openreml_dist.app.inputs.partition import partition_table
+from openreml_dist.config import FitConfig
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.store.kernels import open_kernel
 from openreml_dist.versions import OWN, version_of
@@ -38,12 +39,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": sys.platform, **{name: version_of(name) for name in packages}}
 
 
-def input_digests(data: DataConfig) -> dict[str, str]:
+def input_digests(settings: FitConfig) -> dict[str, str]:
     """sha256 of every table, and of the attributes of every GRM store (which hold the digest of its own inputs), by path."""
-    digests = {}
-    for table in (data.pheno, data.qcovar, data.covar, data.table, data.pedigree):
+    digests, data = {}, settings.data
+    for table in (data.pheno, data.qcovar, data.covar, data.table, data.pedigree, partition_table(settings.model.partition)):
         if table is not None:
-            with Path(table).open("rb") as file:
+            with Path(table).expanduser().open("rb") as file:
                 digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
     for path in [] if data.grm is None else grm_paths(data):
         attributes = json.dumps(open_kernel(path).attributes, sort_keys=True)

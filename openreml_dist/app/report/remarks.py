@@ -8,8 +8,12 @@ import numpy as np
 
 from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.app.session import Session
+from openreml_dist.covariance import Covariance
+from openreml_dist.covariance.component import NO_PARAMETERS, VarianceComponent, mean_diagonal
 from openreml_dist.log import LOGGER
 from openreml_dist.reml.remarks import Remark, remarks_on
+
+USUAL = (0.5, 2.0)  # mean diagonals of matrices of relationships, inbred ones included
 
 
 def say_remarks(here: Session, inputs: Inputs) -> list[dict[str, Any]]:
@@ -20,6 +24,35 @@ def say_remarks(here: Session, inputs: Inputs) -> list[dict[str, Any]]:
         line = f"remark on {entry['trait']}: {entry['sentence']}"
         here.say(line)
         LOGGER.info(line)
+    return found
+
+
+def say_scales(here: Session, covariance: Covariance) -> list[dict[str, Any]]:
+    """Say which relationship matrices are on another scale than relationships: a variance of theirs is no part of that of y.
+
+    Collective; rank 0 reads one chunk of each, the others have none.
+    """
+    with here.grid.together("looking at the relationship matrices"):
+        found = scales_of(covariance) if here.grid.is_root else []
+    for entry in found:
+        here.say(f"warning: {entry['sentence']}")
+        LOGGER.warning(entry["sentence"])
+    return found
+
+
+def scales_of(covariance: Covariance) -> list[dict[str, Any]]:
+    """An entry for each kernel whose mean diagonal is far from 1. Local."""
+    found = []
+    for term in covariance.kernels:
+        assert isinstance(term, VarianceComponent)
+        scale = mean_diagonal(term.K, NO_PARAMETERS)
+        if not USUAL[0] <= scale <= USUAL[1]:
+            sentence = (
+                f"the diagonal of {term.name} is {scale:.3g} in the mean, not about 1: its variance is that of a relationship "
+                "of 1, and proportions of the sum of variances are no heritabilities; divide the matrix by that number, if its "
+                "scale is a mistake"
+            )
+            found.append({"trait": term.name, "kind": "scale", "mean_diagonal": scale, "sentence": sentence})
     return found
 
 

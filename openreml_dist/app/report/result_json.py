@@ -18,18 +18,20 @@ def result_json(results: Results) -> dict[str, Any]:
     inputs, tests = results.inputs, results.predictions.fixed_tests
     return {
         **_estimates(results.fit, inputs.fixed_names, results.tests, results.num_samples),
+        "warnings": [*warnings(results.fit), *results.engine.warnings],
         "trait": inputs.trait,
         **({"traits": [asdict(row) for row in results.traits]} if results.traits else {}),
         "dropped": inputs.dropped,
         "num_ranks": len(results.profile),
         "timings": asdict(results.timings),
         "profile": results.profile,
-        "planned_memory_bytes": results.forecast.memory.total,
+        "planned_memory_bytes": results.planned_memory_bytes,
         "versions": versions(),
-        "inputs": input_digests(results.settings.data),
+        "inputs": {**input_digests(results.settings), **results.engine.digests},
         "command": sys.argv,
         "settings": asdict(results.settings),
         "remarks": results.remarks,
+        **results.engine.record,
         **({} if tests is None else {"fixed_tests": tests}),
     }
 
@@ -70,7 +72,6 @@ def _estimates(fit: FitResult, fixed_names: tuple[str, ...], tests: VarianceTest
         "parameters": list(fit.parameters),
         "confounded": list(fit.confounded),
         "unknown": list(fit.unknown),
-        "warnings": warnings(fit),
         "theta_covariance": fit.theta_covariance.tolist(),
         "monte_carlo_se": fit.monte_carlo_se.tolist(),
         "fixed_effects": [

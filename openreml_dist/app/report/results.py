@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from openreml_dist.app.forecast import Forecast
 from openreml_dist.app.inputs.samples import Inputs
 from openreml_dist.app.predictions import Predictions
 from openreml_dist.config import FitConfig
@@ -36,6 +36,21 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class EngineReport:
+    """What one engine has to report and others have not.
+
+    Attributes:
+        record: entries of ``result.json``.
+        digests: of inputs that this engine alone reads, by path.
+        warnings: beside those of every fit.
+    """
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Results:
     """The records of all stages of a run.
 
@@ -43,25 +58,27 @@ class Results:
         settings: of the run.
         inputs: samples and data.
         remarks: what is remarkable about the phenotypes, as ``result.json`` has it; on rank 0.
-        forecast: what was planned.
+        planned_memory_bytes: of the fullest rank.
         fit: the estimates.
         tests: of variances; None where the model has none to test.
         traits: of several traits; else empty.
         predictions: what was written beside the estimates.
         timings: seconds of the stages.
         profile: of each rank, what it has computed and received, and the most memory it has held.
+        engine: what that alone has to report.
     """
 
     settings: FitConfig
     inputs: Inputs
     remarks: list[dict[str, Any]]
-    forecast: Forecast
+    planned_memory_bytes: float
     fit: FitResult
     tests: VarianceTests | None
     traits: list[Estimate]
     predictions: Predictions
     timings: Timings
     profile: list[dict[str, int]]
+    engine: EngineReport
 
     @property
     def num_samples(self) -> int:

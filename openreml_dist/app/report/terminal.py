@@ -98,6 +98,7 @@ class Terminal:
         tests: VarianceTests | None,
         traits: Sequence[Estimate] = (),
         fixed_in_hsq: bool = False,
+        cautions: Sequence[str] = (),
     ) -> None:
         """Tables of components (or parameters), of traits if there are several, and of fixed effects, the tests and warnings.
 
@@ -107,6 +108,7 @@ class Terminal:
             tests: None for models without tests of their variances.
             traits: rows of several traits.
             fixed_in_hsq: ``result.hsq`` has the fixed effects too.
+            cautions: warnings of the engine.
         """
         self.say("")
         self._console.print(_components(fit) if fit.is_linear else _parameters(fit))
@@ -123,8 +125,8 @@ class Terminal:
         if noise > LARGEST_NOISE:
             errors = zip(fit.parameters, fit.monte_carlo_se.tolist(), strict=True)
             listed = ", ".join(f"{name} {error:.3g}" for name, error in errors)
-            self.say(f"Monte-Carlo error of the variances, beside their SE: {listed} (at most {noise:.0%} of the SE)")
-        found = warnings(fit)
+            self.say(f"Monte-Carlo error of the variances, beside their SE: {listed} (at most {100 * noise:.2g} % of the SE)")
+        found = [*warnings(fit), *cautions]
         if not fit.status.is_an_answer:
             found.append("result.hsq and predictions are written of fits that have converged to one answer alone")
         elif tests is not None or traits:  # else there is no result.hsq

@@ -13,18 +13,19 @@ from torch import Tensor
 
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError, NotPositiveDefiniteError
-from openreml_dist.grid import ProcessGrid
+from openreml_dist.grid import PhaseProgress, ProcessGrid
 from openreml_dist.plan.cost import PlannedFit
 from openreml_dist.plan.memory import FitSize
 from openreml_dist.reml.bounds import Bounds, bounds_of_model
-from openreml_dist.reml.dense.evaluation import PhaseProgress, ai_step, expected_information, log_likelihood
+from openreml_dist.reml.dense.evaluation import ai_step, expected_information, log_likelihood
 from openreml_dist.reml.dense.prediction import DensePredictor
 from openreml_dist.reml.dense.probes import Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.schedule import DenseSchedule, choose_schedule
-from openreml_dist.reml.dense.start import choose_start, haseman_elston
+from openreml_dist.reml.dense.start import haseman_elston
 from openreml_dist.reml.engine import Capability, Reply, Request, Want
 from openreml_dist.reml.ridges import Gram
+from openreml_dist.reml.start import choose_start
 from openreml_dist.reml.step import Step
 from openreml_dist.tiled import Workspace
 from openreml_dist.traces import METHODS, number_of_probes

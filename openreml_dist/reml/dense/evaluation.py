@@ -6,21 +6,20 @@ Legend: n samples, p fixed effects, r parameters θ, s probes; P, T, ℓ, score 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from openreml_dist.grid import Progress
+from openreml_dist.grid import PhaseProgress
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.probes import Anchor, Probes, draw_probes
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection, fixed_log_determinant
 from openreml_dist.reml.dense.schedule import EXACT, FEW_PROBES, Evaluation, Traces
-from openreml_dist.reml.dense.stopwatch import Stopwatch
 from openreml_dist.reml.step import Formulas, Information, LogLikelihood, Step, rounding_of, trace_identity_error
+from openreml_dist.reml.stopwatch import Stopwatch
 
-PhaseProgress = Callable[[str], Progress]
 """Names the phase that begins; what it returns is told the fraction that is done."""
 
 INFORMATION_PROBES = 16

@@ -23,9 +23,9 @@ from torch import Tensor
 from openreml_dist.covariance import Covariance, Sum, Term
 from openreml_dist.covariance.indices import Indices
 from openreml_dist.errors import InputError
+from openreml_dist.grid import PhaseProgress
 from openreml_dist.linalg import cholesky_, sweep_inverse_
 from openreml_dist.reml.dense.cross_covariance import CrossCovariance, prior_variances
-from openreml_dist.reml.dense.evaluation import PhaseProgress
 from openreml_dist.reml.dense.problem import Problem
 from openreml_dist.reml.dense.projection import Projection
 from openreml_dist.reml.prediction import Effects, NewRecords

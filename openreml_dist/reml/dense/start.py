@@ -9,28 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from openreml_dist.errors import ConfigError
 from openreml_dist.reml.dense.problem import Problem
-
-SMALLEST_PROPORTION = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
-
-
-METHODS = ("auto", "haseman-elston", "equal")
-
-
-def choose_start(method: str, why_no_regression: str | None) -> str:
-    """``haseman-elston`` or ``equal``. Local.
-
-    Raises:
-        ConfigError: for another method, or for regression where there is a reason against it.
-    """
-    if method not in METHODS:
-        raise ConfigError(f"solver.start: {method!r} is not {', '.join(METHODS)}, or a list of values")
-    if method == "haseman-elston" and why_no_regression is not None:
-        raise ConfigError(f"solver.start: haseman-elston {why_no_regression}; use auto, equal, or a list of values")
-    if method == "auto":
-        return "haseman-elston" if why_no_regression is None else "equal"
-    return method
+from openreml_dist.reml.start import inside
 
 
 def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
@@ -56,4 +36,4 @@ def haseman_elston(problem: Problem, products: Tensor, Z: Tensor) -> Tensor:
     flat = KZ.flatten(start_dim=1)
     gram = torch.stack([(flat * row).sum(dim=1, dtype=torch.float64) for row in flat]) / count
     solved = torch.linalg.lstsq(gram.cpu(), (Ke @ e).cpu()[:, None], driver="gelsd").solution[:, 0]
-    return torch.minimum(torch.maximum(solved, SMALLEST_PROPORTION * largest), largest)
+    return inside(solved, largest)

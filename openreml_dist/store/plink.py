@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,13 @@ from openreml_dist.errors import InputError
 from openreml_dist.store.genotype_counts import Dosage
 from openreml_dist.store.genotypes_writer import SampleTable, VariantTable
 from openreml_dist.store.grm import check_unique
+from openreml_dist.store.packed import Packed, clear_padding_, pack, packed_width, unpack
+
+Variants: TypeAlias = slice | NDArray[np.int64]
+"""A range, or indices."""
 
 _MAGIC = b"\x6c\x1b"
-_MISSING = -127  # of bed-reader
+HEADER_BYTES = 3
 MISSING_PHENOTYPE = "-9"
 
 
@@ -32,22 +36,34 @@ class BedFile:
     num_samples: int
     num_variants: int
 
-    def read(self, variants: NDArray[np.int64], samples: NDArray[np.bool_] | None) -> Dosage:
+    def read(self, variants: Variants, samples: NDArray[np.bool_] | None = None) -> Dosage:
         """A1 counts 0, 1, 2 as int8 (variants, samples) in C order, -1 missing; all samples for ``None``."""
-        from bed_reader import open_bed
+        dosage = unpack(self.read_packed(variants), slice(0, self.num_samples))
+        return dosage if samples is None or samples.all() else np.compress(samples, dosage, axis=1)
 
-        bed = open_bed(
-            self.path,
-            iid_count=self.num_samples,
-            sid_count=self.num_variants,
-            properties={},
-            skip_format_check=True,
-            num_threads=1,
-        )
-        index = (slice(None) if samples is None or samples.all() else samples, variants)
-        dosage: Dosage = bed.read(index=index, dtype="int8", order="F").T
-        dosage[dosage == _MISSING] = -1
-        return dosage
+    def read_packed(self, variants: Variants, samples: NDArray[np.bool_] | None = None) -> Packed:
+        """The same at two bits a genotype (variants, ceil(samples/4)); see ``packed``.
+
+        Local: may be called from several threads.
+
+        Raises:
+            InputError: the file has become shorter since it was opened.
+        """
+        if not (samples is None or samples.all()):
+            return pack(self.read(variants, samples))
+        if isinstance(variants, slice):
+            return self._packed(variants.start, variants.stop)
+        runs = np.split(variants, np.flatnonzero(np.diff(variants) != 1) + 1)
+        return np.concatenate([self._packed(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+    def _packed(self, start: int, stop: int) -> Packed:
+        width = packed_width(self.num_samples)
+        codes = np.fromfile(self.path, np.uint8, (stop - start) * width, offset=HEADER_BYTES + start * width)
+        if codes.size != (stop - start) * width:  # a memory map would end the process
+            raise InputError(f"{self.path}: it ends within variants {start}..{stop - 1}: was it truncated?")
+        packed = codes.reshape(stop - start, width)
+        clear_padding_(packed, self.num_samples)
+        return packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +76,12 @@ class PlinkFiles:
     identity: dict[str, Any]  # sizes, digests and times by which a resumed import knows its source again
 
 
-def open_plink(source: str) -> PlinkFiles:
+def open_plink(source: str, setting: str = "source") -> PlinkFiles:
     """Open ``PREFIX.bed`` with its ``.bim`` and ``.fam``.
 
     Args:
         source: the prefix, or the name of the ``.bed``.
+        setting: what the user calls it.
     Raises:
         InputError: a file is missing, a line is malformed, the ``.bed`` does not fit the other two, or ids occur twice.
     """
@@ -72,7 +89,7 @@ def open_plink(source: str) -> PlinkFiles:
     bed, bim, fam = (Path(f"{prefix}.{part}").expanduser().absolute() for part in ("bed", "bim", "fam"))
     for path in (bed, bim, fam):
         if not path.is_file():
-            raise InputError(f"{path}: not found. source is the prefix of PLINK 1 files, without .bed")
+            raise InputError(f"{path}: not found. {setting} is the prefix of PLINK 1 files, without .bed")
     samples, variants = _read_fam(fam), _read_bim(bim)
     check_unique(str(fam), samples.family_id, samples.sample_id)
     n, m = len(samples.sample_id), len(variants.position)
@@ -138,12 +155,12 @@ def _read_bim(path: Path) -> VariantTable:
 
 def _check_bed(path: Path, num_samples: int, num_variants: int) -> None:
     with path.open("rb") as file:
-        header = file.read(3)
+        header = file.read(HEADER_BYTES)
     if header[:2] != _MAGIC:
         raise InputError(f"{path}: not a PLINK 1 .bed file: it begins with {header.hex(' ')}, not 6c 1b 01")
     if header[2:] != b"\x01":
         raise InputError(f"{path}: sample-major (or of an unknown order). Convert it with plink --bfile PREFIX --make-bed")
-    expected, found = 3 + num_variants * -(-num_samples // 4), path.stat().st_size
+    expected, found = HEADER_BYTES + num_variants * packed_width(num_samples), path.stat().st_size
     if expected != found:
         raise InputError(
             f"{path}: {expected:,} bytes expected for {num_variants:,} variants of {num_samples:,} samples, {found:,} found. "

@@ -1,0 +1,36 @@
+"""Where the iteration begins, as far as every engine has it in common.
+
+Legend: r parameters θ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openreml_dist.errors import ConfigError
+
+SMALLEST_PROPORTION = 0.01  # of the phenotypic variance, so that the start lies inside the bounds
+
+
+METHODS = ("auto", "haseman-elston", "equal")
+
+
+def choose_start(method: str, why_no_regression: str | None) -> str:
+    """``haseman-elston`` or ``equal``. Local.
+
+    Raises:
+        ConfigError: for another method, or for regression where there is a reason against it.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"solver.start: {method!r} is not {', '.join(METHODS)}, or a list of values")
+    if method == "haseman-elston" and why_no_regression is not None:
+        raise ConfigError(f"solver.start: haseman-elston {why_no_regression}; use auto, equal, or a list of values")
+    if method == "auto":
+        return "haseman-elston" if why_no_regression is None else "equal"
+    return method
+
+
+def inside(solved: Tensor, largest: Tensor) -> Tensor:
+    """Variances (r,) of a regression, none of them below a hundredth of the largest it can have, or above that. Local."""
+    return torch.minimum(torch.maximum(solved, SMALLEST_PROPORTION * largest), largest)
