@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--mcse", type=float, default=0.01)
     parser.add_argument("--name", default="stochastic", help="of the file of results")
     arguments = parser.parse_args()
-    n, m, threads = arguments.samples, arguments.snps, os.cpu_count() or 1
+    n, m, threads = arguments.samples, arguments.snps, len(os.sched_getaffinity(0))
     environment, load = {**os.environ}, OtherLoad()
     with_bolt = shutil.which("bolt") is not None
     rows = []

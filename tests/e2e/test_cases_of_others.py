@@ -194,6 +194,6 @@ def test_tables_as_r_writes_them(cohort: Cohort, tmp_path: Path) -> None:
     comma = write_lines(tmp_path / "c.csv", ["FID;IID;height", *(f"{a};{b};{c.replace('.', ',')}" for a, b, c in rows)])
     plain = passed(*cohort.data(), run_dir=tmp_path / "plain")
     assert numbers(passed(grm, f"data.pheno={quoted}", run_dir=tmp_path / "q")) == numbers(plain)
-    for path, words in ((named, "row names? In R, write.table(..., row.names = FALSE)"), (comma, "decimal commas")):
+    for path, words in ((named, "row names? In R, write.table(..., row.names = FALSE)"), (comma, "decimal comma")):
         run = fit("inside", tmp_path / path.stem, grm, f"data.pheno={path}")
         assert run.exit_code == 2 and words in run.errors

@@ -99,7 +99,7 @@ def test_a_relationship_matrix_beside_its_parts_is_named_before_the_iteration(
         write_grm(tmp_path / f"{name}.grm.zarr", matrix, np.arange(n))
     grms = f"[{cohort.folder / 'main.grm.zarr'},{tmp_path / 'rest.grm.zarr'},{tmp_path / 'all.grm.zarr'}]"
     run = fit(launched, tmp_path / "run", f"data.grm={grms}", f"data.pheno={cohort.folder / 'traits.phen'}")
-    said = "logL does not change along - 0.625 main - 0.375 rest + all; all is kept where it is"
+    said = "logL does not change along - 0.625 main - 0.375 rest + all; all is kept on its bound"
     assert run.output.index(said) < run.output.index("next step/SE")
     without = grms.replace(f",{tmp_path / 'all.grm.zarr'}", "")
     apart = fit("inside", tmp_path / "apart", f"data.grm={without}", f"data.pheno={cohort.folder / 'traits.phen'}")
