@@ -24,6 +24,7 @@ Settings = TypeVar("Settings")
 
 SECONDS_FOR_RANK_0 = 3.0
 SECONDS_FOR_THE_LAUNCHER = 0.5  # to pass on what was printed: srun may end a step before it has read its last lines
+SECONDS_FOR_THE_CAUSE = 1.0  # to a rank lost by an error of its own: launchers return the code of whoever leaves first
 _SETTING = re.compile(r"(?!hydra)[a-z_][\w.]*=")  # no flag of Hydra, no setting of its own: else it composes twice
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 
@@ -93,11 +94,11 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
 
     An error that every rank has alike is printed by rank 0. The others wait a moment before they leave, because launchers
     end the whole job when one rank has left, and rank 0 is to be heard. A lost rank is reported by whoever notices it
-    first.
+    first, who leaves after it.
     """
     choose_wait_policy()
     placement = find_placement("auto")
-    rank = placement.rank
+    rank, patience = placement.rank, SECONDS_FOR_THE_LAUNCHER
     try:
         with files_named():
             code = run()
@@ -106,6 +107,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         leave(code)
     except RankLostError as error:
         message, code = f"error: {f'rank {rank}: ' if placement.size > 1 else ''}{error}", error.exit_code
+        patience += SECONDS_FOR_THE_CAUSE
     except OpenREMLError as error:
         if rank != 0:
             _let_rank_0_leave_first(error.exit_code)
@@ -121,7 +123,7 @@ def exit_with(name: str, run: Callable[[], int]) -> NoReturn:
         print(f"openreml-{name}: {message}", file=sys.stderr, flush=True)
     if placement.size > 1:
         sys.stdout.flush()
-        time.sleep(SECONDS_FOR_THE_LAUNCHER)
+        time.sleep(patience)
         os._exit(code)  # the destructors of MPI and of process groups wait for other ranks
     leave(code)
 

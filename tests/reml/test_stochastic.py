@@ -16,11 +16,12 @@ from openreml_dist.reml.stochastic import StochasticEngine
 from openreml_dist.reml.stochastic.accuracy import Target
 from openreml_dist.reml.stochastic.conjugate_gradients import conjugate_gradients, solve
 from openreml_dist.reml.stochastic.determinant import log_determinants
+from openreml_dist.reml.stochastic.faint import faint_traces
 from openreml_dist.reml.stochastic.probes import Stream, signs
 from openreml_dist.reml.stochastic.problem import Problem
 from openreml_dist.reml.stochastic.schedule import Probing
 from openreml_dist.reml.stochastic.system import System
-from openreml_dist.reml.stochastic.traces import Probes, Space, TraceMap, Weighting, dormant_traces
+from openreml_dist.reml.stochastic.traces import Probes, Space, TraceMap, Weighting
 from tests.helpers.markers import Genotypes
 
 GRID = ProcessGrid.single()
@@ -67,7 +68,11 @@ def test_one_block_of_all_snps_leaves_no_error() -> None:
     assert float(errors.abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("theta", [[0.3, 0.25, 0.5], [0.3, 0.0, 0.5], [0.0, 0.0, 0.9]], ids=["inside", "one at zero", "none"])
+@pytest.mark.parametrize(
+    "theta",
+    [[0.3, 0.25, 0.5], [0.3, 0.005, 0.5], [0.3, 0.0, 0.5], [0.0, 0.0, 0.9]],
+    ids=["inside", "one near zero", "one at zero", "none"],
+)
 def test_scores_are_unbiased_and_their_errors_are_what_they_say(theta: list[float]) -> None:
     point = torch.tensor(theta, dtype=torch.float64)
     exact = DATA.oracle(point).score
@@ -96,7 +101,9 @@ def test_controls_take_most_of_the_error_away() -> None:
 
 
 @pytest.mark.parametrize("space", Space)
-@pytest.mark.parametrize("theta", [[0.3, 0.25, 0.5], [0.3, 0.0, 0.5]], ids=["inside", "one at zero"])
+@pytest.mark.parametrize(
+    "theta", [[0.3, 0.25, 0.5], [0.3, 0.005, 0.5], [0.3, 0.0, 0.5]], ids=["inside", "one near zero", "one at zero"]
+)
 def test_traces_are_unbiased(space: Space, theta: list[float]) -> None:
     point = torch.tensor(theta, dtype=torch.float64)
     P = DATA.oracle(point).P
@@ -105,11 +112,24 @@ def test_traces_are_unbiased(space: Space, theta: list[float]) -> None:
     for seed in range(40):
         S = System.at(problem, point)
         assert S is not None
-        dormant, _ = dormant_traces(S, seed)
+        faint = faint_traces(S, seed, lambda _: True, most=1).traces
         complete = Probes(S, Weighting.of(S), space, seed, Stream.FEW).sample(range(16)).complete
-        found.append(TraceMap.of(S, dormant).traces(complete.cross_corrected()).mean(dim=0))
+        found.append(TraceMap.of(S, faint).traces(complete.cross_corrected()).mean(dim=0))
     values = torch.stack(found)
     assert bool(((values.mean(dim=0) - exact).abs() < 4 * values.std(dim=0) / math.sqrt(len(values)) + 1e-4 * exact).all())
+
+
+@pytest.mark.parametrize("small", [0.0, 0.0005])
+def test_the_error_of_a_small_component_is_no_larger_than_that_of_others(small: float) -> None:
+    """Few probes are to see where it goes from its bound, and accurate ones whether it stays there."""
+    theta = torch.tensor([0.4, small, 0.5], dtype=torch.float64)
+    for probing, limit in ((Probing.FEW, 0.1), (Probing.ACCURATE, 0.02)):
+        step = engine(DATA, block=25, error=0.02).evaluate([Request(theta, probing)])[0]
+        assert isinstance(step, Step)
+        standard_errors = torch.linalg.inv(step.AI).diagonal().sqrt()
+        noise = step.score_noise.diagonal().sqrt() * standard_errors
+        certain = small == 0 and abs(step.score[1]) > 4 * step.score_noise[1, 1].sqrt()
+        assert float(noise[1]) <= limit or certain
 
 
 @pytest.mark.parametrize("num_components", [1, 3])

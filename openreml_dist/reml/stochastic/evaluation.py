@@ -5,7 +5,7 @@ Legend: n samples, p fixed effects, m SNPs, K components; ℓ, score and AI as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,17 +15,22 @@ from openreml_dist.grid import PhaseProgress, Progress, silent
 from openreml_dist.reml.step import Information, LogLikelihood, Step, rounding_of
 from openreml_dist.reml.stochastic.accuracy import Target, estimated_traces
 from openreml_dist.reml.stochastic.determinant import log_determinants
+from openreml_dist.reml.stochastic.faint import FaintTraces, faint_traces
 from openreml_dist.reml.stochastic.probes import Stream, normals, signs
 from openreml_dist.reml.stochastic.problem import Problem
 from openreml_dist.reml.stochastic.projection import Projection
-from openreml_dist.reml.stochastic.schedule import Probing
+from openreml_dist.reml.stochastic.schedule import TOLERATED, Probing
 from openreml_dist.reml.stochastic.system import System
-from openreml_dist.reml.stochastic.traces import Probes, TraceMap, Weighting, dormant_traces, likely_space
+from openreml_dist.reml.stochastic.traces import Probes, TraceMap, Weighting, likely_space
 from openreml_dist.reml.stopwatch import Stopwatch
 
 FEW = 16
 FINAL_DETERMINANT = 64  # probes of log|S| at the anchor
 SIMULATED = 16  # data sets behind the expected information
+FEW_FAINT = 128  # probes of faint SNPs at most on the way,
+FEW_FAINT_ERROR = 0.1  # and what their error may be, in standard errors of an estimate, unless the score of one on its bound is
+CERTAIN = 4.0  # times its error
+FAINT_PART = 0.7  # of the wanted error that faint SNPs may make up
 
 
 @dataclass(frozen=True)
@@ -84,24 +89,33 @@ def step_at(
     if S is None:
         return None
     watch.lap("precondition")
-    weighting = Weighting.of(S)
-    dormant, dormant_variance = dormant_traces(S, target.seed)
-    to_traces = TraceMap.of(S, dormant)
-    few = few_probes(S, weighting, to_traces, target.seed)
-    watch.lap("few probes")
     P = Projection(S)
     T = P.derivatives_times_Py()
+    quadratics = T.mT @ P.Py
     AI = 0.5 * P.quadratic(T)
     watch.lap("solve")
-    if how is Probing.FEW:
-        found = few.sampling()
-    elif how is Probing.ANCHORED:
+    weighting = Weighting.of(S)
+    others, logs = few_probes(S, weighting, target.seed)
+    error, most = (FEW_FAINT_ERROR, FEW_FAINT) if how is Probing.FEW else (FAINT_PART * target.error, target.most)
+    known = _sign_or_value_known(S.theta[:-1], 0.5 * (quadratics[:-1] - others.mean(dim=0)), AI, error)
+    faint = faint_traces(S, target.seed, known, most)
+    to_traces = TraceMap.of(S, faint.traces)
+    of_faint = to_traces.slope @ faint.covariance @ to_traces.slope.mT
+    few = Few(to_traces.traces(others), logs)
+    watch.lap("few probes")
+
+    def error_of(covariance: Tensor) -> Tensor:
+        return relative_errors(AI.cpu(), (covariance + of_faint).cpu(), theta <= 0)
+
+    found = few.sampling()
+    if how is Probing.ANCHORED:
         found = few.since(*_from_carried(carried, few.traces.device))
-    else:
-        found = accurate_probes(S, weighting, to_traces, AI, target, phase(str(how)))
+    if how is Probing.ACCURATE or (
+        how is Probing.ANCHORED and float(error_of(found.covariance).max()) > TOLERATED * target.error
+    ):
+        found = accurate_probes(S, weighting, to_traces, error_of, target, phase(str(how)))
         carried = _to_carry(found, few)
         watch.lap("probes to the target")
-    asleep = torch.nn.functional.pad(dormant_variance, (0, 1))
     loglik = -0.5 * (P.log_determinants(found.log_determinant) + float(problem.y @ P.Py))
     beta, beta_covariance = P.fixed_effects()
     if how is not Probing.FEW:
@@ -112,8 +126,8 @@ def step_at(
         loglik=loglik,
         loglik_error=rounding_of(loglik, torch.float64) + 0.5 * found.log_determinant_error,
         loglik_seen_error=0.0,
-        score=(0.5 * (T.mT @ P.Py - found.traces)).cpu(),
-        score_noise=(0.25 * (found.covariance + torch.diag(asleep))).cpu(),
+        score=(0.5 * (quadratics - found.traces)).cpu(),
+        score_noise=(0.25 * (found.covariance + of_faint)).cpu(),
         AI=(0.5 * (AI + AI.mT)).cpu(),
         beta=beta.cpu(),
         beta_covariance=beta_covariance.cpu(),
@@ -160,19 +174,35 @@ def expected_information_at(problem: Problem, theta: Tensor, target: Target) -> 
     return Information((0.5 * (expected + expected.mT)).cpu())
 
 
-def few_probes(S: System, weighting: Weighting, to_traces: TraceMap, seed: int) -> Few:
-    """At one θ. Collective."""
+def few_probes(S: System, weighting: Weighting, seed: int) -> tuple[Tensor, Tensor]:
+    """Samples (s, K) of the traces of SNPs that are not faint, and (s,) of log|S|, at one θ. Collective."""
     found = Probes(S, weighting, likely_space(S), seed, Stream.FEW).sample(range(FEW))
-    logs = log_determinants(S, _few_signs(S, seed, Stream.DETERMINANT))
-    return Few(to_traces.traces(found.complete.cross_corrected()), logs)
+    return found.complete.cross_corrected(), log_determinants(S, _few_signs(S, seed, Stream.DETERMINANT))
+
+
+def _sign_or_value_known(theta: Tensor, others: Tensor, AI: Tensor, error: float) -> Callable[[FaintTraces], bool]:
+    """Whether every score (K,), all of which but the faint SNPs' part is in ``others``, has an error of this much of a standard
+    error of its parameter θ_k, or, on the bound, certainly its sign."""
+    standard_error = torch.linalg.pinv(0.5 * (AI + AI.mT), hermitian=True).diagonal()[:-1].clamp_min(0).sqrt()
+
+    def known(found: FaintTraces) -> bool:
+        noise = 0.5 * found.covariance.diagonal().sqrt()
+        score = others - 0.5 * found.traces
+        return bool(((noise * standard_error <= error) | ((theta <= 0) & (score.abs() >= CERTAIN * noise))).all())
+
+    return known
 
 
 def accurate_probes(
-    S: System, weighting: Weighting, to_traces: TraceMap, AI: Tensor, target: Target, progress: Progress
+    S: System,
+    weighting: Weighting,
+    to_traces: TraceMap,
+    error_of: Callable[[Tensor], Tensor],
+    target: Target,
+    progress: Progress,
 ) -> Sampling:
     """At one θ, as many as the target takes. Collective."""
-    held = S.theta.cpu() <= 0
-    exact = estimated_traces(S, weighting, to_traces, lambda cov: relative_errors(AI.cpu(), cov.cpu(), held), target, progress)
+    exact = estimated_traces(S, weighting, to_traces, error_of, target, progress)
     w = signs(len(S.root), range(FINAL_DETERMINANT), target.seed, Stream.FINAL_DETERMINANT, S.root.device)
     logs = log_determinants(S, w.to(S.H_inv.dtype))
     return Sampling(exact.traces, exact.covariance, float(logs.mean()), float(logs.std()) / len(logs) ** 0.5)

@@ -18,7 +18,7 @@ class Stream(IntEnum):
     START = 1
     FEW = 2
     DETERMINANT = 3
-    DORMANT = 4
+    FAINT = 4
     TRUNCATED = 5
     COMPLETE = 6
     FINAL_DETERMINANT = 7

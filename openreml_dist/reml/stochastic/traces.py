@@ -7,8 +7,7 @@ Over the samples, u (n,):     tr(P V_k) = E Σ_j w_jk b_j x_j / D_j,  b = D½ Z 
 In both                       σ_e² tr(P) = n − p − Σ_k θ_k tr(P V_k)
 
 Over the SNPs the blocks say nearly all where SNPs are fewer than samples; over the samples the error is smaller where there are
-several times as many. The sums are over SNPs with D_j > 0. One of which θ says D_j = 0, as those of a component on its bound,
-has no part in S: its traces are sampled from ‖ZᵀMz‖² − ‖·‖² of what the others explain.
+several times as many. The sums are over SNPs that are not faint; what those add is in ``faint``.
 
 Legend: n samples, p fixed effects, m SNPs, K components, s probes; S, H, D, w as in ``system`` and ``problem``.
 
@@ -26,11 +25,11 @@ from torch import Tensor
 
 from openreml_dist.reml.stochastic.conjugate_gradients import MOST_STEPS, conjugate_gradients
 from openreml_dist.reml.stochastic.controls import Controlled
+from openreml_dist.reml.stochastic.faint import faint_variants
 from openreml_dist.reml.stochastic.probes import Stream, signs
 from openreml_dist.reml.stochastic.system import System
 
 TOLERANCE = 1e-3  # residual of a probe: its bias is a twentieth of a percent of a standard error at 500,000 samples
-DORMANT_PROBES = 8
 SEVERAL = 1.5  # times as many SNPs as samples
 
 
@@ -51,18 +50,18 @@ class Weighting:
     """How sums over SNPs become traces at one θ.
 
     Attributes:
-        over: (m, K) w_jk / D_j, zero for dormant SNPs.
-        awake: (K,) their sums.
+        over: (m, K) w_jk / D_j, zero for faint SNPs.
+        total: (K,) their sums.
     """
 
     over: Tensor
-    awake: Tensor
+    total: Tensor
 
     @classmethod
     def of(cls, S: System) -> Weighting:
         """At the θ of a system. Local."""
         D = S.root.square()[:, None]
-        over = torch.where(D > 0, S.problem.weights / D.clamp_min(torch.finfo(D.dtype).tiny), 0.0)
+        over = torch.where(faint_variants(S)[:, None], 0.0, S.problem.weights / D)
         return cls(over, over.sum(dim=0))
 
     def form(self, A: Tensor, B: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ class Weighting:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What some probes say of the traces (s, K) of the SNPs that are awake.
+    """What some probes say of the traces (s, K) of the SNPs that are not faint.
 
     Attributes:
         complete: from the solution.
@@ -113,7 +112,7 @@ class Probes:
         """
         S, weighting = self.S, self.weighting
         B = self._right_hand_sides(numbers)
-        kept = {step: weighting.awake.new_zeros(len(numbers), len(weighting.awake)) for step in keep}
+        kept = {step: weighting.total.new_zeros(len(numbers), len(weighting.total)) for step in keep}
         seen: list[Tensor] = []
 
         def observe(step: int, going: Tensor, X: Tensor, SP: Tensor) -> None:
@@ -145,7 +144,7 @@ class Probes:
     def _traces(self, B: Tensor, X: Tensor) -> Tensor:
         """(s, K) from right-hand sides and solutions (m, s)."""
         form = self.weighting.form(B, X)
-        return self.weighting.awake - self.S.residual * form if self.space is Space.SNPS else form
+        return self.weighting.total - self.S.residual * form if self.space is Space.SNPS else form
 
     def _means(self) -> tuple[Tensor, Tensor]:
         """(K,) of the two controls."""
@@ -154,36 +153,12 @@ class Probes:
         if self.space is Space.SNPS:
             return of_inverse, of_inverse
         own = S.root.square() * S.problem.own_diagonal
-        return self.weighting.awake - S.residual * of_inverse, own @ over
-
-
-def dormant_traces(S: System, seed: int) -> tuple[Tensor, Tensor]:
-    """Part of the SNPs with D_j = 0 in tr(P V_k) (K,), and the variance of its Monte-Carlo error (K,).
-
-    Collective; nothing where all SNPs are awake. ``DORMANT_PROBES`` systems for each component with such SNPs.
-    """
-    problem = S.problem
-    asleep = (S.root == 0)[:, None] & (problem.weights > 0)
-    traces, variances = torch.zeros_like(problem.weights[0]), torch.zeros_like(problem.weights[0])
-    components = torch.nonzero(asleep.any(dim=0)).flatten().tolist()
-    if not components:
-        return traces, variances
-    z = signs(len(S.root), range(DORMANT_PROBES), seed, Stream.DORMANT, S.root.device)
-    B = torch.cat([z * (problem.weights[:, k : k + 1] * asleep[:, k : k + 1]).sqrt().float() for k in components], dim=1)
-    image = problem.projected_gram(B)
-    R = S.root.float()[:, None] * image
-    X = conjugate_gradients(S, R, TOLERANCE).X
-    whole = (B * image).sum(dim=0, dtype=torch.float64).view(len(components), -1)  # ‖MZᵀz‖², of a known mean
-    explained = (R * X).sum(dim=0, dtype=torch.float64).view(len(components), -1)
-    exact = torch.stack([(problem.weights[:, k] * asleep[:, k]) @ problem.own_diagonal for k in components])
-    traces[components] = (exact - explained.mean(dim=1)) / S.residual
-    variances[components] = explained.var(dim=1) / S.residual**2 / whole.shape[1]
-    return traces, variances
+        return self.weighting.total - S.residual * of_inverse, own @ over
 
 
 @dataclass(frozen=True)
 class TraceMap:
-    """From the traces (K,) of SNPs that are awake to tr(P V_k) of all K + 1 parameters, linearly.
+    """From the traces (K,) of SNPs that are not faint to tr(P V_k) of all K + 1 parameters, linearly.
 
     Attributes:
         origin: (K + 1,).
@@ -194,13 +169,13 @@ class TraceMap:
     slope: Tensor
 
     @classmethod
-    def of(cls, S: System, dormant: Tensor) -> TraceMap:
-        """At the θ of a system, with the traces (K,) of dormant SNPs. Local."""
+    def of(cls, S: System, faint: Tensor) -> TraceMap:
+        """At the θ of a system, with the traces (K,) of faint SNPs. Local."""
         theta = S.theta[:-1]
-        of_residual = (S.problem.degrees_of_freedom - theta @ dormant) / S.residual
-        eye = torch.eye(len(dormant), dtype=theta.dtype, device=theta.device)
-        return cls(torch.cat([dormant, of_residual[None]]), torch.cat([eye, -theta[None] / S.residual]))
+        of_residual = (S.problem.degrees_of_freedom - theta @ faint) / S.residual
+        eye = torch.eye(len(faint), dtype=theta.dtype, device=theta.device)
+        return cls(torch.cat([faint, of_residual[None]]), torch.cat([eye, -theta[None] / S.residual]))
 
-    def traces(self, awake: Tensor) -> Tensor:
+    def traces(self, others: Tensor) -> Tensor:
         """(s, K + 1) for (s, K)."""
-        return self.origin + awake @ self.slope.mT
+        return self.origin + others @ self.slope.mT
