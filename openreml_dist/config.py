@@ -122,7 +122,7 @@ class SolverConfig:
     engine: str = "auto"  # dense (of GRMs), stochastic (of genotypes, which make no GRM); auto is the one that the data ask for
     tile_size: Optional[int] = None  # rows of a tile; None chooses from n and the grid
     constrain: bool = True  # variances stay at or above their bound
-    start: Any = "auto"  # auto, haseman-elston, equal, or a list of values, one a parameter
+    start: Any = "auto"  # auto, haseman-elston, equal, a list of values, one a parameter, or the directory of an earlier run
     max_iter: int = 50
     tolerance_theta: float = 1e-6  # the next step would move no component by more, in standard errors
     tolerance_loglik: float = 1e-9  # ... nor raise logL by more, beyond its rounding
@@ -156,6 +156,7 @@ class LauncherConfig:
     device: str = "auto"  # auto, cpu, cuda
     threads: Optional[int] = None  # a rank; None shares the cores given among the ranks of a host
     timeout_seconds: float = 600.0  # of one exchange between ranks
+    grace_seconds: float = 20.0  # from a signal that ends the job until it ends, finished with its evaluation or not
 
 
 @dataclass
@@ -205,6 +206,7 @@ class FitConfig:
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     run_dir: Optional[str] = None  # None is runs/<time>, decided by rank 0
+    resume: str = "auto"  # go on from the unfinished run that run_dir holds, if there is one: auto, never, require
     overwrite: bool = False
 
     @property

@@ -38,6 +38,18 @@ class RankLostError(OpenREMLError):
     exit_code = 5
 
 
+class InterruptionError(OpenREMLError):
+    """Ended by a signal of a scheduler, to be started again: the same command goes on from there."""
+
+    exit_code = 99
+
+
+class StopRequestedError(OpenREMLError):
+    """Ended on purpose before it converged."""
+
+    exit_code = 3
+
+
 class FileError(InputError):
     """What the operating system refused: a full disk, a folder without permission, a file where a folder is needed."""
 

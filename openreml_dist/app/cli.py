@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from openreml_dist.app.launch import find_placement
 from openreml_dist.app.startup import choose_wait_policy, leave, uncollected
-from openreml_dist.errors import ConfigError, InputError, OpenREMLError, RankLostError, files_named
+from openreml_dist.errors import ConfigError, InputError, InterruptionError, OpenREMLError, RankLostError, files_named
 
 Settings = TypeVar("Settings")
 
@@ -59,8 +59,8 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     failures: list[OpenREMLError | OmegaConfBaseException] = []
 
     def task(config: DictConfig) -> None:
-        if any(isinstance(failure, RankLostError) for failure in failures):
-            return  # the ranks that are left cannot run another job
+        if any(isinstance(failure, RankLostError | InterruptionError) for failure in failures):
+            return  # the ranks that are left cannot run another job, or are to leave
         try:
             settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
             with files_named():

@@ -76,9 +76,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     else:
         from openreml_dist.app.from_matrices import prepare
     job = prepare(settings, here)
-    found = run_fit(job.engine, settings.solver, here)
-    fitted = here.seconds()
-    tests = job.test(found)
+    found, tests, fitted = run_fit(job, settings, here)
     tested = here.seconds()
     predictions = predict(job, found, here.directory)
     timings = Timings(here.startup, job.read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
@@ -97,6 +95,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
         timings,
         profile,
         job.report(found),
+        job.digests,
     )
 
 

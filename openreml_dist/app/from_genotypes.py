@@ -25,6 +25,7 @@ from openreml_dist.genotypes.operator import own_samples
 from openreml_dist.plan.available import available_bytes
 from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.reml import FitResult
+from openreml_dist.reml.fitting import FitOptions
 from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.prediction import Predictor
@@ -33,7 +34,6 @@ from openreml_dist.reml.stochastic.engine import StochasticEngine
 from openreml_dist.reml.stochastic.prediction import MarkerPredictor
 from openreml_dist.reml.stochastic.problem import Problem
 from openreml_dist.reml.stochastic.schedule import TOLERATED
-from openreml_dist.store.genotype_source import GenotypeSource
 
 CERTAIN = 3.0  # Monte-Carlo errors
 MOST_PROBES = 4096  # of the last step, where the user gives no number
@@ -66,8 +66,9 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     snps = partial(_snp_effects, analysis) if settings.output.blup else None
     request = PredictionRequest(settings.output, [], snps)
     test = partial(_test, solver.lrt, analysis)
-    report = partial(_report, analysis.source, engine)
-    return Job(inputs, remarks, engine, request, test, planned.memory.total, read, report)
+    report = partial(_report, engine)
+    digests = {analysis.source.path: analysis.source.digest()}
+    return Job(inputs, remarks, engine, request, test, planned.memory.total, read, report, digests, engine.remember)
 
 
 def _genotypes(analysis: GenotypeAnalysis, cache_bytes: float, here: Session) -> GenotypeOperator:
@@ -81,7 +82,7 @@ def _genotypes(analysis: GenotypeAnalysis, cache_bytes: float, here: Session) ->
     return GenotypeOperator(packed, torch.from_numpy(frequency).to(grid.device), grid, own, n)
 
 
-def _test(reduced: bool, analysis: GenotypeAnalysis, fit: FitResult) -> VarianceTests:
+def _test(reduced: bool, analysis: GenotypeAnalysis, fit: FitResult, _: FitOptions) -> VarianceTests:
     """All components at once, against the model without them, whose ℓ is exact; that of the fit has a Monte-Carlo error."""
     K = len(analysis.partition.names)
     null = null_log_likelihood(analysis.y, analysis.X)
@@ -98,11 +99,11 @@ def _snp_effects(analysis: GenotypeAnalysis, _: FitResult, predictor: Predictor)
     return SnpEffects(source.variant_id[kept], source.alt[kept], np.asarray(per_allele))
 
 
-def _report(source: GenotypeSource, engine: StochasticEngine, fit: FitResult) -> EngineReport:
-    """Genotype vector-passes by phase, what names the genotypes, and an error of Monte Carlo beyond the wanted one. Local."""
+def _report(engine: StochasticEngine, fit: FitResult) -> EngineReport:
+    """Genotype vector-passes by phase, and an error of Monte Carlo beyond the wanted one. Local."""
     passes = {name: round(count, 1) for name, count in engine.passes.items()}
     record = {"engine": STOCHASTIC, "passes": passes}
-    return EngineReport(record, {source.path: source.digest()}, [*_beyond_target(engine.target, fit), *_uncertain_bounds(fit)])
+    return EngineReport(record, [*_beyond_target(engine.target, fit), *_uncertain_bounds(fit)])
 
 
 def _uncertain_bounds(fit: FitResult) -> list[str]:

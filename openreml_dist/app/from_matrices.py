@@ -16,6 +16,7 @@ from openreml_dist.app.session import Session
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.reml import FitResult, Solver
 from openreml_dist.reml.engine import Capability
+from openreml_dist.reml.fitting import FitOptions
 from openreml_dist.reml.likelihood_ratio import VarianceTests, refit_is_needed, variance_tests
 from openreml_dist.traces import number_of_probes
 
@@ -46,7 +47,9 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     return Job(analysis.inputs, remarks, engine, request, test, expected.memory.total, read, lambda _: EngineReport())
 
 
-def _test(here: Session, settings: SolverConfig, solver: Solver, analysis: Analysis, fit: FitResult) -> VarianceTests | None:
+def _test(
+    here: Session, settings: SolverConfig, solver: Solver, analysis: Analysis, fit: FitResult, options: FitOptions
+) -> VarianceTests | None:
     """Likelihood-ratio tests of the variances, as far as the model and the settings have them. Collective."""
     if settings.lrt and refit_is_needed(solver.covariance):
         here.say(f"refitting without {solver.covariance.parameters[0]} for its likelihood-ratio test")
@@ -56,8 +59,7 @@ def _test(here: Session, settings: SolverConfig, solver: Solver, analysis: Analy
         analysis.y,
         analysis.X,
         without_first=settings.lrt,
-        constrain=settings.constrain,
-        max_iter=settings.max_iter,
+        options=options,
         **_traces(settings),
     )
 

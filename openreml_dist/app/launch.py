@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -215,26 +213,3 @@ def threads_of_rank(mine: frozenset[int], all_on_host: list[frozenset[int]]) -> 
     """Threads for a rank: each core counts as one over the number of ranks that may use it."""
     part = sum(1 / max(1, sum(core in cores for cores in all_on_host)) for core in mine)
     return max(1, math.floor(part + 1e-9))
-
-
-@contextmanager
-def ended_politely(rank: int) -> Iterator[None]:
-    """Turn the SIGTERM of a launcher or scheduler into an error on rank 0, so that it is said why the job ends. Local.
-
-    The other ranks keep the default, which ends them at once even within a call that waits for a lost peer. Once rank 0 has a
-    reason to leave, it is not interrupted while it writes and prints it.
-    """
-
-    def terminate(*_: object) -> None:
-        raise RankLostError("ended by SIGTERM, which a scheduler sends at the time limit and a launcher when a rank is lost")
-
-    if rank != 0:
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except BaseException:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise
-    signal.signal(signal.SIGTERM, previous)

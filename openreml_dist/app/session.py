@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED
 from openreml_dist.app.report.run_directory import leave_failure, prepare_run_directory
-from openreml_dist.errors import OpenREMLError, files_named
+from openreml_dist.errors import InterruptionError, OpenREMLError, StopRequestedError, files_named
 from openreml_dist.log import LOGGER, logging_to
 
 if TYPE_CHECKING:
+    from openreml_dist.app.interruption import Interruption
     from openreml_dist.app.report.terminal import Terminal
     from openreml_dist.config import FitConfig
     from openreml_dist.grid import ProcessGrid
@@ -33,6 +35,7 @@ class Session:
         launcher: who started the ranks.
         startup: seconds from the beginning of the job until its ranks were ready.
         ready: when that was, in seconds of ``time.perf_counter``.
+        interruption: what somebody wants of the job.
     """
 
     grid: ProcessGrid
@@ -41,6 +44,7 @@ class Session:
     launcher: str
     startup: float
     ready: float
+    interruption: Interruption
 
     def seconds(self) -> float:
         """Since the ranks were ready. Local."""
@@ -65,6 +69,7 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
         ConfigError: for a run directory that cannot be used, ranks or devices that are not there.
         RankLostError: if the ranks do not find each other.
     """
+    from openreml_dist.app.interruption import Interruption
     from openreml_dist.app.report.terminal import Terminal
     from openreml_dist.grid import out_of_memory_named
 
@@ -72,14 +77,24 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
     terminal = Terminal(placement.rank)
     grid = launch.connect(placement, settings.launcher, settings.grid)
     with grid.together("preparing the run directory"):
-        prepared = prepare_run_directory(settings.run_dir, settings.overwrite) if grid.is_root else None
+        prepared = prepare_run_directory(settings.run_dir, settings.overwrite, settings.resume) if grid.is_root else None
     directory = grid.broadcast_object(prepared)
     assert directory is not None
+
+    def note(error: OpenREMLError) -> None:
+        _leave_failure(error, directory if grid.is_root else None)
+
+    def abandon(error: OpenREMLError) -> NoReturn:
+        if grid.is_root:
+            print(f"openreml-fit: error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+
+    interruption = Interruption(grid, directory, settings.launcher.grace_seconds, note, abandon)
     with logging_to(directory, grid.rank):
         try:
-            with launch.ended_politely(grid.rank), out_of_memory_named(grid.rank), files_named():
+            with interruption.watched(), out_of_memory_named(grid.rank), files_named():
                 ready = time.perf_counter()
-                yield Session(grid, terminal, directory, placement.launcher, ready - begun, ready)
+                yield Session(grid, terminal, directory, placement.launcher, ready - begun, ready, interruption)
         except (Exception, KeyboardInterrupt) as error:
             _leave_failure(error, directory if grid.is_root else None)
             raise
@@ -91,5 +106,6 @@ def _leave_failure(error: Exception | KeyboardInterrupt, directory: Path | None)
     message = str(error) or ("interrupted" if exit_code == INTERRUPTED else type(error).__name__)
     LOGGER.error(message, exc_info=not isinstance(error, OpenREMLError))
     if directory is not None:
-        failure = {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv}
+        status = "interrupted" if isinstance(error, InterruptionError | StopRequestedError) else "failed"
+        failure = {"status": status, "exit_code": exit_code, "message": message, "command": sys.argv}
         leave_failure(directory, failure)

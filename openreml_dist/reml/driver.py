@@ -88,6 +88,8 @@ def _climb(path: _Path, stopping: Stopping, schedule: Schedule) -> Generator[Req
         step = path.last.step
         if path.has_ended(stopping, schedule):
             return Status.CONVERGED, "the next step would be negligible"
+        if stopping.wished():
+            return Status.STOPPED, "stopped on request, before it converged"
         if len(path.iterations) > stopping.max_iter:
             return Status.ITERATION_LIMIT, f"not converged after {stopping.max_iter} iterations"
 

@@ -1,5 +1,7 @@
 """What a dialogue was told so far, as plain data: a fresh one that is fed the same goes on as if it had never stopped.
 
+The journal of a whole fit begins with its opening, what was found out before the iteration.
+
 A driver is a generator, whose radius, secant correction and schedule are its locals. Nothing of them is saved, since all of
 them follow from the start and the replies. So the state of a fit is its replies, each with the request that it answered; going
 on is to begin again and answer from the journal as long as it lasts, checking that the same is asked.
@@ -7,9 +9,9 @@ on is to begin again and answer from the journal as long as it lasts, checking t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from openreml_dist.errors import InputError
 from openreml_dist.reml.engine import Reply, Request, Want
 from openreml_dist.reml.outcome import Dialogue
+from openreml_dist.reml.ridges import Gram
 from openreml_dist.reml.step import Information, LogLikelihood, Step
 
 TENSORS = ("score", "score_noise", "AI", "beta", "beta_covariance")
@@ -99,25 +102,73 @@ class Entry:
             raise InputError(
                 f"the fit cannot be continued: it asks for {_words(*asked)} at "
                 f"{request.theta.tolist()}, where it was told {_words(self.how, self.want)} at {self.theta.tolist()}; "
-                "the data, the settings or the program have changed"
+                "the data, the settings or the program have changed; resume=never begins anew"
             )
         if isinstance(self.reply, Step):
             return self.reply.evaluated(request.how)
         return self.reply
 
 
-def continued(dialogue: Dialogue, journal: Iterable[Entry], record: Callable[[Entry], None] | None = None) -> Dialogue:
+@dataclass(frozen=True)
+class Opening:
+    """Where the iteration begins: (r,) values, and how far the derivatives of V differ, if that was asked."""
+
+    theta: Tensor
+    gram: Gram | None
+
+    def to_data(self) -> dict[str, Any]:
+        """Lists and numbers: JSON keeps each bit of them."""
+        gram = None if self.gram is None else {"products": self.gram.products.tolist(), "sizes": self.gram.sizes.tolist()}
+        return {"theta": self.theta.tolist(), "gram": gram}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Opening:
+        """Of what ``to_data`` gave."""
+        theta, gram = _tensor(data["theta"]), data["gram"]
+        r = len(theta)
+        return cls(theta, None if gram is None else Gram(_tensor(gram["products"]).reshape(r, r), _tensor(gram["sizes"])))
+
+
+class Journal(Protocol):
+    """Of one fit, kept where it outlives the process."""
+
+    @property
+    def opening(self) -> Opening | None:
+        """Of the fit before, on every rank; None if this is the first."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Every exchange of the fit before, in order; on rank 0."""
+
+    def open(self, opening: Opening) -> None:
+        """Begin to write. Local: rank 0."""
+
+    def add(self, entry: Entry) -> None:
+        """Write down an exchange that has taken place. Local: rank 0."""
+
+    def resumed(self) -> None:
+        """Told when all of the fit before has been gone through, and something is asked anew. Local: rank 0."""
+
+
+def continued(
+    dialogue: Dialogue,
+    journal: Iterable[Entry],
+    record: Callable[[Entry], None] | None = None,
+    resumed: Callable[[], None] | None = None,
+) -> Dialogue:
     """A fresh dialogue that is answered from the journal as long as it lasts, then by whoever is asked.
 
     Args:
         dialogue: not yet begun, of the same start, bounds and settings.
         journal: every exchange of the dialogue before, in order.
         record: told every new exchange at once.
+        resumed: told when the journal, if there is anything in it, has come to its end before the dialogue.
     Raises:
         InputError: if the dialogue asks for something else than the one before.
     """
     known = iter(journal)
     reply: Reply = None
+    is_replayed = False
     while True:
         try:
             request = dialogue.send(reply)
@@ -125,8 +176,11 @@ def continued(dialogue: Dialogue, journal: Iterable[Entry], record: Callable[[En
             return end.value  # type: ignore[no-any-return]
         entry = next(known, None)
         if entry is not None:
-            reply = entry.answer(request)
+            reply, is_replayed = entry.answer(request), True
             continue
+        if is_replayed and resumed is not None:
+            resumed()
+        is_replayed = False
         reply = yield request
         if record is not None:
             record(Entry.of(request, reply))

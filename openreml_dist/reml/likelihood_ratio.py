@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from openreml_dist.covariance import Covariance
+from openreml_dist.reml.fitting import FitOptions
 from openreml_dist.reml.fixed import null_log_likelihood
 from openreml_dist.reml.result import FitResult
 from openreml_dist.reml.solver import Solver
@@ -72,8 +73,7 @@ def variance_tests(
     X: Tensor,
     *,
     without_first: bool = True,
-    constrain: bool = True,
-    max_iter: int = 50,
+    options: FitOptions | None = None,
     traces: str = "auto",
     num_probes: int | None = None,
     seed: int = 1,
@@ -86,7 +86,8 @@ def variance_tests(
         y: (n,).
         X: (n, p).
         without_first: test the first random term too.
-        constrain, max_iter, traces, num_probes, seed: of the fit without the first term, as ``Solver.fit`` has them.
+        options: of the fit without the first term.
+        traces, num_probes, seed: of that fit, as ``Solver.fit`` has them.
     Returns:
         None for a model that ``can_test_variances`` refuses.
     """
@@ -100,8 +101,7 @@ def variance_tests(
         reduced = without.largest_loglik(
             y,
             X,
-            constrain=constrain,
-            max_iter=max_iter,
+            options=options,
             traces=traces,
             num_probes=num_probes,
             seed=seed,

@@ -5,7 +5,7 @@ Legend: r parameters θ.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,6 +24,7 @@ class Status(StrEnum):
     NOT_IDENTIFIED = "not_identified"
     ITERATION_LIMIT = "iteration_limit"
     STALLED = "stalled"
+    STOPPED = "stopped"
     FAILED = "failed"
 
     @property
@@ -34,7 +35,7 @@ class Status(StrEnum):
     @property
     def exit_code(self) -> int:
         """What a program that ran the fit exits with."""
-        return {"iteration_limit": 3, "stalled": 3, "failed": 4, "not_identified": 6}.get(self, 0)
+        return {"iteration_limit": 3, "stalled": 3, "stopped": 3, "failed": 4, "not_identified": 6}.get(self, 0)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Stopping:
         max_iter: accepted steps at most.
         tolerance_theta: it would move no component by more, in standard errors.
         tolerance_loglik: it would raise ℓ by no more, beyond the rounding of ℓ.
+        wished: whether somebody wants the fit to end with the iterate that it has; asked after each.
     """
 
     max_iter: int = 50
     tolerance_theta: float = 1e-6
     tolerance_loglik: float = 1e-9
+    wished: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

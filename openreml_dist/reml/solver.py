@@ -6,7 +6,7 @@ Legend: n samples, p fixed effects, r parameters θ.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -114,8 +114,7 @@ class Solver:
         y: Tensor,
         x: Tensor,
         *,
-        constrain: bool = True,
-        max_iter: int = 50,
+        options: FitOptions | None = None,
         traces: str = "auto",
         num_probes: int | None = None,
         seed: int = 1,
@@ -125,10 +124,10 @@ class Solver:
         ℓ is flat at its top: it is evaluated within a fiftieth of a standard error, and what is missing is added from there.
         Arguments and errors are those of ``fit``.
         """
-        options = DenseOptions(traces, num_probes, seed, loglik_alone=True)
-        engine = DenseEngine(self.problem(y, x), options, self.phase)
-        stopping = Stopping(max_iter, tolerance_theta=NEAR_THE_TOP)
-        found = fit(engine, "auto", FitOptions(constrain, stopping))
+        engine = DenseEngine(self.problem(y, x), DenseOptions(traces, num_probes, seed, loglik_alone=True), self.phase)
+        options = FitOptions() if options is None else options
+        stopping = replace(options.stopping, tolerance_theta=NEAR_THE_TOP)
+        found = fit(engine, "auto", replace(options, stopping=stopping))
         return found.loglik + found.iterations[-1].next_step.gain
 
     def predictor(self, y: Tensor, x: Tensor, at: FitResult | Tensor, error_variances: bool = False) -> DensePredictor:

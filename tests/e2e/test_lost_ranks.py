@@ -82,11 +82,12 @@ def test_interrupt_ends_the_job(long_fit: tuple[str, ...], tmp_path: Path, launc
 @pytest.mark.parametrize("launched", ["alone", SLOW_TORCHRUN, SLOW_MPIRUN])
 def test_terminated_job_says_why(long_fit: tuple[str, ...], tmp_path: Path, launched: str) -> None:
     run = disturbed(launched, tmp_path, long_fit, lambda running: running.process.terminate())
-    assert run.exit_code == (5 if launched == "alone" else 1)
+    assert run.exit_code == (99 if launched == "alone" else 1)
     if launched != "mpirun":
         assert "ended by SIGTERM" in run.errors
     assert "ended by SIGTERM" in run.result["message"]
-    assert run.result["exit_code"] == 5
+    assert (run.result["status"], run.result["exit_code"]) == ("interrupted", 99)
+    assert (run.run_dir / "requeue").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from openreml_dist.reml.fitting import FitOptions, fit
 from openreml_dist.reml.step import Step
 from openreml_dist.reml.stochastic import StochasticEngine
 from openreml_dist.reml.stochastic.accuracy import Target
+from openreml_dist.reml.stochastic.batches import Batches
 from openreml_dist.reml.stochastic.conjugate_gradients import conjugate_gradients, solve
 from openreml_dist.reml.stochastic.determinant import log_determinants
 from openreml_dist.reml.stochastic.faint import faint_traces
@@ -112,7 +113,7 @@ def test_traces_are_unbiased(space: Space, theta: list[float]) -> None:
     for seed in range(40):
         S = System.at(problem, point)
         assert S is not None
-        faint = faint_traces(S, seed, lambda _: True, most=1).traces
+        faint = faint_traces(S, seed, lambda _: True, 1, Batches()).traces
         complete = Probes(S, Weighting.of(S), space, seed, Stream.FEW).sample(range(16)).complete
         found.append(TraceMap.of(S, faint).traces(complete.cross_corrected()).mean(dim=0))
     values = torch.stack(found)

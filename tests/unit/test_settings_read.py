@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from openreml_dist.app import fit as program
 from openreml_dist.app import grm, launch, plan, prepare
+from openreml_dist.app.checkpoint import identity_of
 from openreml_dist.app.cli import config_directory
 from openreml_dist.app.given import given, names_of, refuse_unread, rules_for, standard_fit
 from openreml_dist.app.inputs.checks import check_settings
@@ -91,6 +92,7 @@ OTHER = {  # of every setting a value that none of the runs above has
     "launcher.device": ["launcher.device=cpu"],
     "launcher.threads": ["launcher.threads=1"],
     "launcher.timeout_seconds": ["launcher.timeout_seconds=50"],
+    "launcher.grace_seconds": ["launcher.grace_seconds=5"],
     "output.blup": ["output.blup=true"],
     "output.pev": ["output.pev=true"],
     "output.format": ["output.format=parquet", "output.format=parquet output.blup=true"],
@@ -98,6 +100,7 @@ OTHER = {  # of every setting a value that none of the runs above has
     "output.fixed_in_hsq": ["output.fixed_in_hsq=true"],
     "output.snp_effects": ["output.snp_effects={d}/none.vcz"],
     "run_dir": ["run_dir={d}/another"],
+    "resume": ["resume=never"],
     "overwrite": ["overwrite=true"],
 }
 AFTER_THE_FIT = ("solver.lrt", "model.prevalence", "output.blup", "output.format", "output.fixed_tests", "output.fixed_in_hsq")
@@ -185,7 +188,8 @@ class Asked:
 def run(settings: FitConfig, to_the_end: bool = False) -> Asked:
     """A run up to the iteration, or to the end but for what is written there.
 
-    The checks, which compare settings with their standards, have settings that note nothing.
+    The checks, which compare settings with their standards, and the checkpoint, which compares them with those of an earlier
+    run, have settings that note nothing.
     """
     asked = Asked(set())
     noted = noting(settings, asked.names)
@@ -200,6 +204,8 @@ def run(settings: FitConfig, to_the_end: bool = False) -> Asked:
             "openreml_dist.app.inputs.model.refuse_unread_by", lambda _, model: refuse_unread_by(settings, model)
         )
         stack.enter_context(refuse)
+        of_job = mock.patch("openreml_dist.app.checkpoint.identity_of", lambda _, *rest: identity_of(settings, *rest))
+        stack.enter_context(of_job)
         stack.enter_context(mock.patch("openreml_dist.app.fit.report", report))
         if not to_the_end:
             stack.enter_context(mock.patch("openreml_dist.app.estimation.fit", mock.Mock(side_effect=FitBeginsError)))

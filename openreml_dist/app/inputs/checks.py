@@ -7,6 +7,7 @@ import math
 from openreml_dist.app.inputs.grm_list import grm_paths
 from openreml_dist.app.inputs.reads import grm_commands, refuse_other_models, refuse_unread_settings
 from openreml_dist.app.inputs.terms import GREML, named_grms, structures_of
+from openreml_dist.app.report.run_directory import RESUME
 from openreml_dist.config import ENGINES, STOCHASTIC, FitConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.traces import METHODS
@@ -50,6 +51,8 @@ def check_settings(settings: FitConfig) -> None:
         ("solver.engine", solver.engine, solver.engine in ENGINES, f"one of {', '.join(ENGINES)}"),
         ("solver.mcse", solver.mcse, 0 < solver.mcse < math.inf, "a share of the standard error, above 0"),
         ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
+        ("launcher.grace_seconds", launcher.grace_seconds, 0 <= launcher.grace_seconds < math.inf, "a time, at least 0"),
+        ("resume", settings.resume, settings.resume in RESUME, f"one of {', '.join(RESUME)}"),
         ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
     ]
     for name, value, holds, wanted in rules:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +19,14 @@ from openreml_dist.app.inputs.reads import refuse_unread_by
 from openreml_dist.app.inputs.records import Tables, inputs_of, mixed_model, read_tables
 from openreml_dist.app.inputs.samples import Inputs, read_inputs
 from openreml_dist.app.inputs.terms import Grms
+from openreml_dist.app.report.run_directory import RESULT
 from openreml_dist.config import FitConfig, SolverConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.models import Genomic, Independent, MixedModel
 from openreml_dist.models.columns import Columns
+from openreml_dist.reml.start import METHODS, Known
 from openreml_dist.store.genotype_source import GenotypeSource, open_genotype_source
 from openreml_dist.store.kernels import open_kernel
 
@@ -168,20 +172,40 @@ def _of_records(settings: FitConfig, tables: Tables, grms: Grms) -> tuple[Inputs
     return inputs_of(model, tables, settings), model
 
 
-def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str:
-    """``solver.start`` as a method or as a tensor of variances, one a parameter.
+def starting_point(solver: SolverConfig, parameters: tuple[str, ...]) -> Tensor | str | Known:
+    """``solver.start`` as a method, as a tensor of variances, one a parameter, or as the estimates of an earlier run.
 
     Raises:
-        ConfigError: for a list with something else than numbers, or of another length.
+        ConfigError: for a list with something else than numbers, or of another length; a run that did not end with estimates.
     """
     if isinstance(solver.start, str):
-        return solver.start
+        return solver.start if solver.start in METHODS else earlier_estimates(solver.start, parameters)
     try:
         values = [float(value) for value in solver.start]
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"solver.start: {solver.start!r} is not auto, haseman-elston, equal, or a list of values") from error
+        known = f"{', '.join(METHODS)}, a list of values, or a run directory"
+        raise ConfigError(f"solver.start: {solver.start!r} is not {known}") from error
     if len(values) != len(parameters):
         raise ConfigError(f"solver.start: {len(values)} variances are given for {len(parameters)}: {', '.join(parameters)}")
     if not all(map(math.isfinite, values)):
         raise ConfigError(f"solver.start: {values} is not finite")
     return torch.tensor(values, dtype=torch.float64)
+
+
+def earlier_estimates(directory: str, parameters: tuple[str, ...]) -> Known:
+    """The last iterate in the run directory of another fit, of parameters of the same names. Local.
+
+    Raises:
+        ConfigError: if there is none, or none of these parameters.
+    """
+    path = Path(directory).expanduser() / RESULT
+    wanted = f"{', '.join(METHODS)}, a list of values, nor a run directory with a result"
+    try:
+        last = json.loads(path.read_text(encoding="utf-8"))["history"][-1]["theta"]
+        values = {str(name): float(value) for name, value in last.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"solver.start: {directory!r} is neither {wanted}") from error
+    found = {name: value for name, value in values.items() if name in parameters}
+    if not found:
+        raise ConfigError(f"solver.start: the model of {directory} has {', '.join(values)}, this one {', '.join(parameters)}")
+    return Known(found)

@@ -9,7 +9,7 @@ from openreml_dist.app.report.hsq import hsq
 from openreml_dist.app.report.provenance import config_yaml
 from openreml_dist.app.report.result_json import result_json
 from openreml_dist.app.report.results import Results
-from openreml_dist.app.report.run_directory import CONFIG, HSQ, PICTURE, RESULT, write_json, write_text
+from openreml_dist.app.report.run_directory import CONFIG, HSQ, PICTURE, RESULT, end_checkpoint, write_json, write_text
 
 
 def write_tables(results: Results, directory: Path) -> None:
@@ -24,6 +24,7 @@ def finish(results: Results, directory: Path) -> None:
     """Draw convergence.png and write result.json. Local: rank 0."""
     plot_convergence(results.fit, results.inputs.trait, directory / PICTURE)
     write_json(directory / RESULT, result_json(results))
+    end_checkpoint(directory, str(results.fit.status))
 
 
 def written_files(results: Results, directory: Path) -> list[Path]:

@@ -27,7 +27,7 @@ def result_json(results: Results) -> dict[str, Any]:
         "profile": results.profile,
         "planned_memory_bytes": results.planned_memory_bytes,
         "versions": versions(),
-        "inputs": {**input_digests(results.settings), **results.engine.digests},
+        "inputs": {**input_digests(results.settings), **results.digests},
         "command": sys.argv,
         "settings": asdict(results.settings),
         "remarks": results.remarks,

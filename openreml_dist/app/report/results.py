@@ -41,12 +41,10 @@ class EngineReport:
 
     Attributes:
         record: entries of ``result.json``.
-        digests: of inputs that this engine alone reads, by path.
         warnings: beside those of every fit.
     """
 
     record: Mapping[str, Any] = field(default_factory=dict)
-    digests: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
 
@@ -66,6 +64,7 @@ class Results:
         timings: seconds of the stages.
         profile: of each rank, what it has computed and received, and the most memory it has held.
         engine: what that alone has to report.
+        digests: of inputs that it alone reads, by path.
     """
 
     settings: FitConfig
@@ -79,6 +78,7 @@ class Results:
     timings: Timings
     profile: list[dict[str, int]]
     engine: EngineReport
+    digests: Mapping[str, str]
 
     @property
     def num_samples(self) -> int:

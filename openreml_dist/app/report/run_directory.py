@@ -10,40 +10,55 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from openreml_dist.errors import ConfigError, FileError, files_named
+from openreml_dist.errors import ConfigError, FileError, InterruptionError, files_named
 from openreml_dist.store.files import written_aside
 
 RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "steps.jsonl"
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
 CONFIG = "config.yaml"
+CHECKPOINT, BATCHES = "checkpoint.json", "checkpoint.npz"
+REQUEUE = "requeue"  # left by a job that a scheduler has ended: it wants to be started again
+STOP, STOP_NOW, STOP_AFTER_ITERATION = "stop", "now", "after-iteration"  # a file, and the words in it
 OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a later one
     *(RESULT, CONFIG, STEPS, HSQ, PICTURE, INDI_BLP, SNP_BLP),
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
+    *(CHECKPOINT, BATCHES, REQUEUE, STOP),
     "rank-[0-9]*.log",
 )
-FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
+KEPT_TO_RESUME = (CHECKPOINT, BATCHES, "rank-[0-9]*.log")
+UNFINISHED = ("iteration_limit", "stopped")  # statuses of a result that could be improved by going on
+FINISHED = ("converged", "converged_at_bound", "not_identified", "stalled", *UNFINISHED)
+RESUME = ("auto", "never", "require")
 
 
-def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
-    """The folder to write to, made if it is not there, without the files of an earlier run. Local: rank 0 alone.
+def prepare_run_directory(wanted: str | None, overwrite: bool, resume: str = "never") -> Path:
+    """The folder to write to, made if it is not there, without the files of an earlier run but those that it goes on from.
+
+    Local: rank 0 alone.
 
     Args:
         wanted: path, or None for ``runs/<time>``.
         overwrite: allow a folder that holds a finished result.
+        resume: one of ``RESUME``: keep the checkpoint of a run that has not finished, never, or else refuse.
     Raises:
-        ConfigError: if it holds a finished result and ``overwrite`` is false, or cannot be made or written to.
+        ConfigError: if it holds a finished result and ``overwrite`` is false, or no unfinished run where one is required, or
+            cannot be made or written to.
     """
     directory = Path(wanted) if wanted is not None else _by_time(Path("runs"))
-    finished = directory / RESULT
-    if finished.exists() and not overwrite and _status(finished) in FINISHED:
+    status = _status(directory / RESULT)
+    is_finished = status in FINISHED and status not in UNFINISHED
+    goes_on = resume != "never" and (directory / CHECKPOINT).exists() and not is_finished
+    if status in FINISHED and not overwrite and not goes_on:
         raise ConfigError(f"run_dir: {directory} holds a finished result; choose another folder, or set overwrite=true")
+    if resume == "require" and not goes_on:
+        raise ConfigError(f"resume=require: {directory} holds no unfinished run")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(f"run_dir: {directory} cannot be written to; choose a folder where you may write")
-    for pattern in OWN:
+    for pattern in (one for one in OWN if not (goes_on and one in KEPT_TO_RESUME)):
         for stale in [*directory.glob(pattern), *directory.glob(f"{pattern}.*.partial")]:
             stale.unlink(missing_ok=True)
     return directory
@@ -53,6 +68,16 @@ def leave_failure(directory: Path, failure: dict[str, Any]) -> None:
     """Write the ``result.json`` of a run that failed, if the disk has room for it. Local: rank 0 alone."""
     with suppress(FileError):  # what failed is said on the terminal
         write_json(directory / RESULT, failure)
+        if failure["exit_code"] == InterruptionError.exit_code:
+            write_text(directory / REQUEUE, "")
+
+
+def end_checkpoint(directory: Path, status: str) -> None:
+    """Remove what a finished run will not go on from. Local: rank 0 alone."""
+    (directory / REQUEUE).unlink(missing_ok=True)
+    if status not in UNFINISHED:
+        for name in (CHECKPOINT, BATCHES):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _by_time(parent: Path) -> Path:
@@ -65,7 +90,7 @@ def _by_time(parent: Path) -> Path:
 def _status(result: Path) -> str | None:
     try:
         return str(json.loads(result.read_text(encoding="utf-8"))["status"])
-    except (ValueError, KeyError, TypeError):  # not ours, or cut off
+    except (OSError, ValueError, KeyError, TypeError):  # none, not ours, or cut off
         return None
 
 

@@ -11,17 +11,19 @@ Legend: K components, s probes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from openreml_dist.grid import Progress, no_progress
+from openreml_dist.reml.stochastic.batches import Batches
+from openreml_dist.reml.stochastic.conjugate_gradients import MOST_STEPS
 from openreml_dist.reml.stochastic.controls import Controlled
 from openreml_dist.reml.stochastic.probes import Stream
 from openreml_dist.reml.stochastic.system import System
-from openreml_dist.reml.stochastic.traces import Probes, Space, TraceMap, Weighting
+from openreml_dist.reml.stochastic.traces import Probes, Sampled, Space, TraceMap, Weighting
 
 PILOT = 32  # probes
 CANDIDATES = (1, 2, 3, 4, 6, 8)  # steps of truncated probes
@@ -61,6 +63,7 @@ def estimated_traces(
     to_traces: TraceMap,
     error_of: Callable[[Tensor], Tensor],
     target: Target,
+    batches: Batches,
     progress: Progress = no_progress,
 ) -> Estimated:
     """tr(P V_k) to the accuracy of the target, or as near as its probes come. Collective.
@@ -69,6 +72,7 @@ def estimated_traces(
         S, weighting, to_traces: at one θ.
         error_of: (parameters,) errors of the estimates in their standard errors, from a covariance of the traces.
         target: of them.
+        batches: of an evaluation that was cut off here, and where new ones are kept.
         progress: told the part of the probes that is done.
     """
 
@@ -76,9 +80,9 @@ def estimated_traces(
         """Of one probe, in squared standard errors of the estimate that has the most."""
         return float(error_of(torch.cov(to_traces.traces(values).mT)).square().max())
 
-    pilots = [_pilot(Probes(S, weighting, space, target.seed, Stream.COMPLETE), variance) for space in _candidates(S)]
+    pilots = [_pilot(Probes(S, weighting, space, target.seed, Stream.COMPLETE), variance, batches) for space in _candidates(S)]
     best = min(pilots, key=lambda pilot: pilot.work)
-    levels = _Levels(best)
+    levels = _Levels(best, batches)
     v0, v1, price, depth = best.low, best.high, best.price, best.depth
     for _ in range(ROUNDS):
         balance = MARGIN * (math.sqrt(v0 * depth) + math.sqrt(v1 * price)) / target.error**2
@@ -124,9 +128,16 @@ class _Pilot:
         return (math.sqrt(self.low * self.depth) + math.sqrt(self.high * self.price)) ** 2
 
 
-def _pilot(probes: Probes, variance: Callable[[Tensor], float]) -> _Pilot:
+def _sample(batches: Batches, probes: Probes, numbers: range, keep: Sequence[int] = (), most: int = MOST_STEPS) -> Sampled:
+    """``probes.sample``, unless it is known. Collective."""
+    what = f"{probes.space.name}.{probes.seed}.{probes.stream.name}.{numbers.start}.{numbers.stop}.{len(keep)}.{most}"
+    found = batches.found(probes.S.theta, what, lambda: probes.sample(numbers, keep, most).to_tensors())
+    return Sampled.from_tensors(found, probes.S.root.device)
+
+
+def _pilot(probes: Probes, variance: Callable[[Tensor], float], batches: Batches) -> _Pilot:
     """Solve some probes, and find the number of steps to stop most of the others after. Collective."""
-    found = probes.sample(range(PILOT), CANDIDATES)
+    found = _sample(batches, probes, range(PILOT), CANDIDATES)
     price = max(1.0, found.steps / PILOT)  # none where no SNP is awake
     whole = _Pilot(probes, found.complete, None, 0, price, 0.0, variance(found.complete.cross_corrected()))
     pilots = [whole]
@@ -141,8 +152,8 @@ def _pilot(probes: Probes, variance: Callable[[Tensor], float]) -> _Pilot:
 class _Levels:
     """Samples of both levels so far; of the first, none where all probes are solved completely."""
 
-    def __init__(self, pilot: _Pilot) -> None:
-        self._probes, self._depth = pilot.probes, pilot.depth
+    def __init__(self, pilot: _Pilot, batches: Batches) -> None:
+        self._probes, self._depth, self._batches = pilot.probes, pilot.depth, batches
         self._truncated_probes = replace(pilot.probes, stream=Stream.TRUNCATED)
         difference = pilot.complete if pilot.truncated is None else pilot.complete.less(pilot.truncated.values)
         self._coefficients = difference.coefficients()
@@ -186,10 +197,11 @@ class _Levels:
 
     def _more_complete(self, numbers: range) -> Tensor:
         if not self._depth:
-            return self._probes.sample(numbers).complete.corrected(self._coefficients)
-        found = self._probes.sample(numbers, (self._depth,))
+            return _sample(self._batches, self._probes, numbers).complete.corrected(self._coefficients)
+        found = _sample(self._batches, self._probes, numbers, (self._depth,))
         return found.complete.less(found.truncated[self._depth].values).corrected(self._coefficients)
 
     def _more_truncated(self, numbers: range) -> Tensor:
         assert self._low_coefficients is not None
-        return self._truncated_probes.sample(numbers, most=self._depth).complete.corrected(self._low_coefficients)
+        found = _sample(self._batches, self._truncated_probes, numbers, most=self._depth)
+        return found.complete.corrected(self._low_coefficients)

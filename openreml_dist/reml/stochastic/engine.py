@@ -25,6 +25,7 @@ from openreml_dist.reml.ridges import Gram
 from openreml_dist.reml.start import choose_start
 from openreml_dist.reml.step import Step
 from openreml_dist.reml.stochastic.accuracy import Target
+from openreml_dist.reml.stochastic.batches import Batches
 from openreml_dist.reml.stochastic.evaluation import expected_information_at, log_likelihood_at, step_at
 from openreml_dist.reml.stochastic.prediction import MarkerPredictor
 from openreml_dist.reml.stochastic.problem import Problem
@@ -58,6 +59,7 @@ class StochasticEngine:
         self._schedule = StochasticSchedule(target.error)
         self._phase = phase
         self._remembered: list[tuple[Step, Tensor]] = []
+        self._batches = Batches()
         self.passes: dict[str, float] = {"setup": problem.Z.passes}
 
     @property
@@ -74,6 +76,10 @@ class StochasticEngine:
     def schedule(self) -> StochasticSchedule:
         """Few probes, then accurate ones."""
         return self._schedule
+
+    def remember(self, batches: Batches) -> None:
+        """Go on from the batches of an evaluation that was cut off, and keep new ones there. Local."""
+        self._batches = batches
 
     def why_not(self, wish: Capability) -> str | None:
         """Error variances need V⁻¹ itself."""
@@ -123,7 +129,7 @@ class StochasticEngine:
             return expected_information_at(problem, theta, target)
         if request.want is Want.LOGLIK:
             return log_likelihood_at(problem, theta, request.how, request.carried, target)
-        found = step_at(problem, theta, request.how, request.carried, target, self._phase)
+        found = step_at(problem, theta, request.how, request.carried, target, self._batches, self._phase)
         if found is None:
             return None
         self._remembered = [*self._remembered, found][-REMEMBERED:]

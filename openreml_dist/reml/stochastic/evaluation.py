@@ -14,6 +14,7 @@ from torch import Tensor
 from openreml_dist.grid import PhaseProgress, Progress, silent
 from openreml_dist.reml.step import Information, LogLikelihood, Step, rounding_of
 from openreml_dist.reml.stochastic.accuracy import Target, estimated_traces
+from openreml_dist.reml.stochastic.batches import Batches
 from openreml_dist.reml.stochastic.determinant import log_determinants
 from openreml_dist.reml.stochastic.faint import FaintTraces, faint_traces
 from openreml_dist.reml.stochastic.probes import Stream, normals, signs
@@ -81,6 +82,7 @@ def step_at(
     how: Probing,
     carried: Mapping[str, Tensor],
     target: Target,
+    batches: Batches,
     phase: PhaseProgress = silent,
 ) -> tuple[Step, Tensor] | None:
     """The step at θ (K + 1,) on the CPU and Py (n,); None where V(θ) is not positive definite. Collective."""
@@ -98,7 +100,7 @@ def step_at(
     others, logs = few_probes(S, weighting, target.seed)
     error, most = (FEW_FAINT_ERROR, FEW_FAINT) if how is Probing.FEW else (FAINT_PART * target.error, target.most)
     known = _sign_or_value_known(S.theta[:-1], 0.5 * (quadratics[:-1] - others.mean(dim=0)), AI, error)
-    faint = faint_traces(S, target.seed, known, most)
+    faint = faint_traces(S, target.seed, known, most, batches)
     to_traces = TraceMap.of(S, faint.traces)
     of_faint = to_traces.slope @ faint.covariance @ to_traces.slope.mT
     few = Few(to_traces.traces(others), logs)
@@ -113,7 +115,8 @@ def step_at(
     if how is Probing.ACCURATE or (
         how is Probing.ANCHORED and float(error_of(found.covariance).max()) > TOLERATED * target.error
     ):
-        found = accurate_probes(S, weighting, to_traces, error_of, target, phase(str(how)))
+        found = accurate_probes(S, weighting, to_traces, error_of, target, batches, phase(str(how)))
+        batches.end()
         carried = _to_carry(found, few)
         watch.lap("probes to the target")
     loglik = -0.5 * (P.log_determinants(found.log_determinant) + float(problem.y @ P.Py))
@@ -199,10 +202,11 @@ def accurate_probes(
     to_traces: TraceMap,
     error_of: Callable[[Tensor], Tensor],
     target: Target,
+    batches: Batches,
     progress: Progress,
 ) -> Sampling:
     """At one θ, as many as the target takes. Collective."""
-    exact = estimated_traces(S, weighting, to_traces, error_of, target, progress)
+    exact = estimated_traces(S, weighting, to_traces, error_of, target, batches, progress)
     w = signs(len(S.root), range(FINAL_DETERMINANT), target.seed, Stream.FINAL_DETERMINANT, S.root.device)
     logs = log_determinants(S, w.to(S.H_inv.dtype))
     return Sampling(exact.traces, exact.covariance, float(logs.mean()), float(logs.std()) / len(logs) ** 0.5)

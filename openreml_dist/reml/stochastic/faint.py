@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from openreml_dist.reml.stochastic.batches import Batches
 from openreml_dist.reml.stochastic.conjugate_gradients import conjugate_gradients
 from openreml_dist.reml.stochastic.controls import Controlled
 from openreml_dist.reml.stochastic.probes import Stream, signs
@@ -47,22 +48,31 @@ class FaintTraces:
     covariance: Tensor
 
 
-def faint_traces(S: System, seed: int, suffices: Callable[[FaintTraces], bool], most: int) -> FaintTraces:
+def faint_traces(S: System, seed: int, suffices: Callable[[FaintTraces], bool], most: int, batches: Batches) -> FaintTraces:
     """Batches of probes until they suffice, or are ``most``. Collective. Cost: one system a probe, if a SNP is faint."""
     faint = faint_variants(S)
     weights = torch.where(faint[:, None], S.problem.weights, 0.0)
     if not bool((weights > 0).any()):
         return FaintTraces(torch.zeros_like(weights[0]), weights.new_zeros(weights.shape[1], weights.shape[1]))
     means = _control_means(S, weights)
-    pilot = _sample(S, faint, weights, means, seed, range(BATCH))
+
+    def sample(begin: int) -> Controlled:
+        numbers = range(begin, begin + BATCH)
+        found = batches.found(
+            S.theta,
+            f"{Stream.FAINT.name}.{seed}.{begin}",
+            lambda: vars(_sample(S, faint, weights, means, seed, numbers)),
+        )
+        return Controlled(**{name: values.to(S.root.device) for name, values in found.items()})
+
+    pilot = sample(0)
     coefficients, values = pilot.coefficients(), pilot.cross_corrected()
     while True:
         covariance = torch.cov(values.mT).reshape(values.shape[1], -1) / len(values)
         found = FaintTraces(values.mean(dim=0), covariance)
         if len(values) >= most or suffices(found):
             return found
-        more = _sample(S, faint, weights, means, seed, range(len(values), len(values) + BATCH))
-        values = torch.cat([values, more.corrected(coefficients)])
+        values = torch.cat([values, sample(len(values)).corrected(coefficients)])
 
 
 def _sample(S: System, faint: Tensor, weights: Tensor, means: Tensor, seed: int, numbers: range) -> Controlled:

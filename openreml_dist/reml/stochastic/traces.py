@@ -83,6 +83,20 @@ class Sampled:
     truncated: Mapping[int, Controlled]
     steps: int
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All of it, by name. Local."""
+        of_steps = {f"truncated.{step}": one.values for step, one in self.truncated.items()}
+        steps = self.complete.values.new_tensor([self.steps])
+        return {"values": self.complete.values, "controls": self.complete.controls, "steps": steps, **of_steps}
+
+    @classmethod
+    def from_tensors(cls, found: Mapping[str, Tensor], device: torch.device) -> Sampled:
+        """Of what ``to_tensors`` gave. Local."""
+        on = {name: values.to(device) for name, values in found.items()}
+        kept = [int(name.partition(".")[2]) for name in on if name.startswith("truncated.")]
+        truncated = {step: Controlled(on[f"truncated.{step}"], on["controls"]) for step in kept}
+        return cls(Controlled(on["values"], on["controls"]), truncated, int(on["steps"]))
+
 
 @dataclass(frozen=True)
 class Probes:
