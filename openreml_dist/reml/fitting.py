@@ -51,8 +51,10 @@ def fit(engine: Engine, start: Tensor | str | Known, options: FitOptions) -> Fit
         theta = _starting_point(engine, start, bounds)
         check_start(engine.covariance.parameters, theta, bounds)
         opening = Opening(theta, engine.gram())
-        if journal is not None and engine.grid.is_root:
-            journal.open(opening)
+        if journal is not None:
+            with engine.grid.together("writing the checkpoint"):
+                if engine.grid.is_root:
+                    journal.open(opening)
     theta = opening.theta
     if opening.gram is not None:
         ridges = Ridges.of(opening.gram, bounds)

@@ -142,5 +142,5 @@ def test_full_disk_during_a_fit_on_two_ranks(cohort: Cohort, tmp_path: Path) -> 
     run = fit("torchrun", tmp_path / "run", *settings, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     assert run.exit_code == 1  # of torchrun
     assert run.errors.count("openreml-fit: error: ") == 1, run.errors
-    assert "steps.jsonl: File too large" in run.errors
+    assert "checkpoint.json: File too large" in run.errors
     assert "openreml_dist/" not in "".join(line for line in run.errors.splitlines() if line.lstrip().startswith("File "))

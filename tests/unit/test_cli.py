@@ -89,7 +89,8 @@ def test_ends(
     assert capsys.readouterr().err.strip() == (message if rank != 1 or lost else "")
     waits = rank == 1 and (end == 3 or isinstance(end, OpenREMLError)) and not lost
     before = [cli.SECONDS_FOR_RANK_0] if waits else []
-    after = [] if rank is None or isinstance(end, int) else [cli.SECONDS_FOR_THE_LAUNCHER]
+    patience = cli.SECONDS_FOR_THE_LAUNCHER + (cli.SECONDS_FOR_THE_CAUSE if lost else 0)
+    after = [] if rank is None or isinstance(end, int) else [patience]
     assert leaving.waited == before + after
 
 
