@@ -11,8 +11,8 @@ from typing import Any, Optional  # OmegaConf reads Optional[...] from these ann
 
 MISSING: Any = "???"
 
-STOCHASTIC = "stochastic"
-ENGINES = ("auto", "dense", STOCHASTIC)
+DENSE, STOCHASTIC = "dense", "stochastic"
+ENGINES = ("auto", DENSE, STOCHASTIC)
 
 
 @dataclass
@@ -119,7 +119,7 @@ class ModelConfig:
 class SolverConfig:
     """The AI-REML iteration."""
 
-    engine: str = "auto"  # dense (of GRMs), stochastic (of genotypes, which make no GRM); auto is the one that the data ask for
+    engine: str = "auto"  # dense (exact), stochastic (of genotypes, never a matrix); of genotypes auto takes the cheaper one
     tile_size: Optional[int] = None  # rows of a tile; None chooses from n and the grid
     constrain: bool = True  # variances stay at or above their bound
     start: Any = "auto"  # auto, haseman-elston, equal, a list of values, one a parameter, or the directory of an earlier run
@@ -211,5 +211,5 @@ class FitConfig:
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether the engine is the one that reads genotypes."""
-        return self.data.genotypes is not None if self.solver.engine == "auto" else self.solver.engine == STOCHASTIC
+        """Whether the engine of probes is asked for; with ``auto`` and genotypes it may be the one that is taken."""
+        return self.solver.engine == STOCHASTIC

@@ -71,7 +71,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     here.say(place_line(here))
     LOGGER.info(place_line(here))
 
-    if settings.is_stochastic:
+    if settings.data.genotypes is not None:
         from openreml_dist.app.from_genotypes import prepare
     else:
         from openreml_dist.app.from_matrices import prepare

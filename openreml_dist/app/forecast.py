@@ -11,15 +11,14 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout, choose_tile_size
 from openreml_dist.plan.available import refuse_if_too_large
-from openreml_dist.plan.cost import Plan, PlannedFit, plan
-from openreml_dist.plan.genotype_cost import GenotypePlan, plan_genotypes
+from openreml_dist.plan.cost import Plan, PlannedFit
+from openreml_dist.plan.genotype_cost import dense_flops, matrix_free_flops, plan_genotypes, relationship_flops
 from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.plan.load import remark
 from openreml_dist.plan.machine import PRESETS, Machine, load_machine
 from openreml_dist.plan.memory import FitSize, Memory
 
 GPUS = {"H100": "h100-nvlink", "A100": "a100"}  # part of the name that a device gives itself -> preset
-WORTH_A_HINT = 0.5  # of the time, for what needs two commands more
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,13 @@ def forecast(grid: ProcessGrid, planned: PlannedFit) -> Forecast:
     return Forecast(planned.memory, None if machine is None else planned.on(machine))
 
 
-def genotype_line(grid: ProcessGrid, fit: GenotypeFit, error: float, instead: str) -> str:
+def genotype_line(grid: ProcessGrid, fit: GenotypeFit, error: float) -> str:
     """What a fit of genotypes takes on these ranks, in words, once it is known to fit. Collective; the words are rank 0's.
 
     Args:
         grid: the ranks.
         fit: what is planned.
         error: Monte-Carlo error, in standard errors.
-        instead: the commands of what may be cheaper.
     """
     hosts = grid.gather(socket.gethostname())
     machine = _machine(grid, hosts.count(hosts[grid.rank])) if grid.is_root else None
@@ -84,24 +82,51 @@ def genotype_line(grid: ProcessGrid, fit: GenotypeFit, error: float, instead: st
         f"{needed}; {_duration(made.pass_seconds)} a genotype vector-pass, roughly {made.num_passes:,.0f} of them, "
         f"{_duration(made.fit_seconds)} a fit{modelled}"
         + (f" (rates measured while {busy}: openreml-plan mode=calibrate measures again)" if busy else "")
-        + _cheaper(made, grid, instead)
     )
 
 
-def _cheaper(made: GenotypePlan, grid: ProcessGrid, instead: str) -> str:
-    """A hint where the GRM of so few samples, made and fitted by the same ranks, take less time and fit into memory."""
-    fit, machine, shape = made.fit, made.machine, grid.shape
-    if fit.num_components > 1:  # of any partition
-        return ""
-    size = FitSize(num_kernels=fit.num_components, num_fixed=fit.num_fixed, cache_bytes=fit.cache_bytes)
-    layout = TileLayout(fit.num_samples, choose_tile_size(fit.num_samples, shape, machine.cores == 0), shape)
-    dense = plan(layout, size.with_traces("auto"), machine)
-    making = fit.num_variants * float(fit.num_samples) ** 2 / machine.update_flops_single / shape.size  # half of 2n²m
-    seconds = making + dense.fit_seconds["auto"]
-    available = machine.memory_bytes / (shape.size if machine.cores else 1)
-    if seconds > WORTH_A_HINT * made.fit_seconds or dense.memory.needed(machine.cores == 0) > available:
-        return ""
-    return f". A GRM of so few samples may be faster, about {_duration(seconds)} with its making, and is exact; {instead}"
+@dataclass(frozen=True)
+class Choice:
+    """Of an engine for genotypes: whether it is the exact one, and why, in words."""
+
+    is_exact: bool
+    words: str
+
+
+def choose_engine(grid: ProcessGrid, fit: GenotypeFit, error: float, available: float) -> Choice:
+    """Tiles of relationships where these take less time than probes, and fit into memory. Collective.
+
+    By the rates of this machine where they are known, else by flops alone.
+
+    Args:
+        grid: the ranks.
+        fit: of the matrix-free engine.
+        error: its Monte-Carlo error, in standard errors.
+        available: bytes of a rank.
+    """
+    hosts = grid.gather(socket.gethostname())
+    machine = _machine(grid, hosts.count(hosts[grid.rank])) if grid.is_root else None
+    layout = TileLayout(fit.num_samples, choose_tile_size(fit.num_samples, grid.shape, grid.device.type != "cpu"), grid.shape)
+    size = FitSize(num_kernels=fit.num_components, num_fixed=fit.num_fixed, cache_bytes=fit.cache_bytes).with_traces("auto")
+    dense = PlannedFit(layout, size)
+    packed = float(fit.num_variants) * fit.num_samples / 4
+    made = None if machine is None else plan_genotypes(fit, machine, error)
+    if machine is None or made is None:
+        exact, sampled = dense_flops(fit), matrix_free_flops(fit, error)
+        compared = f"{exact:.1e} flops with relationships of {fit.num_samples:,} samples, {sampled:.1e} with products alone"
+    else:
+        exact = relationship_flops(fit) / machine.update_flops_single / grid.shape.size + dense.on(machine).fit_seconds["auto"]
+        sampled = made.fit_seconds
+        compared = f"about {_duration(exact)} with relationships of {fit.num_samples:,} samples, {_duration(sampled)} without"
+    fits = dense.memory.needed(grid.device.type != "cpu") + packed <= available
+    is_exact = fits and exact <= sampled
+    if is_exact:
+        words = f"dense, exact: {compared}"
+    else:
+        words = f"stochastic: {compared}" if fits else f"stochastic: relationships of {fit.num_samples:,} samples do not fit"
+    found = grid.broadcast_object(Choice(is_exact, words) if grid.is_root else None)
+    assert found is not None
+    return found
 
 
 def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:

@@ -1,27 +1,33 @@
-"""A job of genotypes without a relationship matrix, for the matrix-free engine."""
+"""A job of genotypes without a stored relationship matrix: for the matrix-free engine, or exactly where that is cheaper."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from openreml_dist.app.estimation import Job, refuse_beyond
-from openreml_dist.app.forecast import genotype_line
-from openreml_dist.app.inputs.model import GenotypeAnalysis, read_genotypes
-from openreml_dist.app.inputs.reads import grm_commands
+from openreml_dist.app.forecast import choose_engine, genotype_line
+from openreml_dist.app.from_matrices import job_of
+from openreml_dist.app.given import given, standard_fit
+from openreml_dist.app.inputs.model import GenotypeAnalysis, of_kernels, read_genotypes
 from openreml_dist.app.predictions import PredictionRequest
 from openreml_dist.app.report.lines import model_line
 from openreml_dist.app.report.remarks import say_remarks
 from openreml_dist.app.report.results import EngineReport
 from openreml_dist.app.session import Session
 from openreml_dist.app.snp_effects import SnpEffects
-from openreml_dist.config import STOCHASTIC, FitConfig
+from openreml_dist.config import DENSE, STOCHASTIC, FitConfig
+from openreml_dist.errors import ConfigError
 from openreml_dist.genotypes import GenotypeOperator, PackedGenotypes
 from openreml_dist.genotypes.operator import own_samples
+from openreml_dist.genotypes.relationships import WIDEST, Relationships
+from openreml_dist.grid import ProcessGrid
 from openreml_dist.plan.available import available_bytes
 from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.reml import FitResult
@@ -31,16 +37,18 @@ from openreml_dist.reml.likelihood_ratio import VarianceTests
 from openreml_dist.reml.prediction import Predictor
 from openreml_dist.reml.stochastic.accuracy import Target
 from openreml_dist.reml.stochastic.engine import StochasticEngine
-from openreml_dist.reml.stochastic.prediction import MarkerPredictor
+from openreml_dist.reml.stochastic.prediction import MarkerPredictor, effects_per_allele
 from openreml_dist.reml.stochastic.problem import Problem
 from openreml_dist.reml.stochastic.schedule import TOLERATED
 
+OF_PROBES = ("solver.mcse",)  # settings that the matrix-free engine alone reads,
+OF_TILES = ("solver.constrain", "solver.tile_size", "solver.traces", "output.pev")  # and the dense one
 CERTAIN = 3.0  # Monte-Carlo errors
 MOST_PROBES = 4096  # of the last step, where the user gives no number
 
 
 def prepare(settings: FitConfig, here: Session) -> Job:
-    """Read the tables, say what the fit will cost, then read the genotypes of this rank's samples. Collective.
+    """Read the tables, choose an engine, say what the fit will cost, and read the genotypes. Collective.
 
     Raises:
         InputError, ConfigError: for whatever cannot be used, done, or held in memory.
@@ -52,7 +60,10 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     (n, p), m, K = inputs.X.shape, len(analysis.kept), len(analysis.partition.names)
     planned = GenotypeFit(n, m, K, p, grid.shape.size, solver.kernel_cache_bytes)
     hosts = grid.gather(socket.gethostname())
-    planned.check(min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank])))))
+    available = min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank]))))
+    if _is_exact(settings, planned, available, here):
+        return _exact_job(settings, analysis, remarks, here)
+    planned.check(available)
 
     Z = _genotypes(analysis, solver.kernel_cache_bytes, here)
     read = here.seconds()
@@ -61,7 +72,7 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     engine = StochasticEngine(problem, analysis.partition.names, target, here.terminal.phase)
     refuse_beyond(engine, settings.output)
     how = f"{m:,} SNPs, products with their genotypes, Monte-Carlo error {solver.mcse:g} SE"
-    expected = genotype_line(grid, planned, solver.mcse, grm_commands(settings))
+    expected = genotype_line(grid, planned, solver.mcse)
     here.say(model_line(engine.covariance, how, (n, p)), expected)
     snps = partial(_snp_effects, analysis) if settings.output.blup else None
     request = PredictionRequest(settings.output, [], snps)
@@ -69,6 +80,61 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     report = partial(_report, engine)
     digests = {analysis.source.path: analysis.source.digest()}
     return Job(inputs, remarks, engine, request, test, planned.memory.total, read, report, digests, engine.remember)
+
+
+def _is_exact(settings: FitConfig, planned: GenotypeFit, available: float, here: Session) -> bool:
+    """Whether the dense engine is asked for, or is to be taken; what decided is said. Collective."""
+    solver = settings.solver
+    if solver.engine != "auto":
+        return not settings.is_stochastic
+    chosen = given(settings, standard_fit(settings))
+    of_probes, of_tiles = ([name for name in names if name in chosen] for names in (OF_PROBES, OF_TILES))
+    if of_probes and of_tiles:
+        raise ConfigError(
+            f"{of_tiles[0]} is for the dense engine, {of_probes[0]} for the stochastic one; leave one of the two out"
+        )
+    if of_probes or of_tiles:
+        here.say(f"engine: {DENSE if of_tiles else STOCHASTIC}, as {' and '.join(of_tiles or of_probes)} asks")
+        return bool(of_tiles)
+    choice = choose_engine(here.grid, planned, solver.mcse, available)
+    here.say(f"engine: {choice.words}")
+    return choice.is_exact
+
+
+def _exact_job(settings: FitConfig, analysis: GenotypeAnalysis, remarks: list[dict[str, Any]], here: Session) -> Job:
+    """The dense engine, with relationships of the packed genotypes of all samples, which every rank holds. Collective."""
+    grid, n, K = here.grid, len(analysis.rows), len(analysis.partition.names)
+    with grid.together("reading the genotypes"):
+        progress = here.terminal.phase("reading the genotypes")
+        rows = analysis.rows
+        packed = PackedGenotypes.read(analysis.source, analysis.kept, rows, grid.device, progress=progress, widest=WIDEST)
+    frequency = torch.from_numpy(analysis.source.counts.allele_frequency[analysis.kept]).to(grid.device)
+    annotation = torch.from_numpy(analysis.partition.annotation).double().to(grid.device)
+    weights = annotation / annotation.sum(dim=0)
+    matrices = {name: Relationships(packed, frequency, w) for name, w in zip(analysis.partition.names, weights.mT, strict=True)}
+    inputs = replace(analysis.inputs, grm_rows=[np.arange(n)] * K)
+    cache = int(settings.solver.kernel_cache_bytes / K)
+    dense = of_kernels(settings, inputs, {name: (matrix, cache) for name, matrix in matrices.items()}, packed.width)
+    snps = partial(_snp_effects_of, analysis, packed, frequency, weights) if settings.output.blup else None
+    job = job_of(settings, dense, PredictionRequest(settings.output, [], snps), remarks, here)
+    record = EngineReport({"engine": DENSE})
+    digests = {analysis.source.path: analysis.source.digest()}
+    return replace(job, inputs=analysis.inputs, report=lambda _: record, digests=digests)
+
+
+def _snp_effects_of(
+    analysis: GenotypeAnalysis,
+    packed: PackedGenotypes,
+    frequency: Tensor,
+    w: Tensor,
+    fit: FitResult,
+    predictor: Predictor,
+) -> SnpEffects:
+    """As ``_snp_effects``, of the dense engine. Local: every rank has all genotypes."""
+    Z = GenotypeOperator(packed, frequency, ProcessGrid.single(frequency.device), range(len(analysis.rows)), len(analysis.rows))
+    per_allele = effects_per_allele(Z, w, fit.theta, predictor.Py.double())
+    kept = analysis.kept
+    return SnpEffects(analysis.source.variant_id[kept], analysis.source.alt[kept], per_allele.numpy())
 
 
 def _genotypes(analysis: GenotypeAnalysis, cache_bytes: float, here: Session) -> GenotypeOperator:

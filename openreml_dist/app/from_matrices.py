@@ -8,7 +8,7 @@ from typing import Any
 from openreml_dist.app.estimation import Job, refuse_beyond
 from openreml_dist.app.forecast import forecast
 from openreml_dist.app.inputs.model import Analysis, read_model
-from openreml_dist.app.predictions import open_request
+from openreml_dist.app.predictions import PredictionRequest, open_request
 from openreml_dist.app.report.lines import model_line
 from openreml_dist.app.report.remarks import say_remarks, say_scales
 from openreml_dist.app.report.results import EngineReport
@@ -28,15 +28,24 @@ def prepare(settings: FitConfig, here: Session) -> Job:
         InputError, ConfigError: for whatever cannot be used, or done.
     """
     analysis = read_model(settings, here.grid)
-    read = here.seconds()
     here.say(*analysis.inputs.report)
-    remarks = say_remarks(here, analysis.inputs)
+    request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
+    return job_of(settings, analysis, request, say_remarks(here, analysis.inputs), here)
 
+
+def job_of(
+    settings: FitConfig, analysis: Analysis, request: PredictionRequest, remarks: list[dict[str, Any]], here: Session
+) -> Job:
+    """The job of a model that is described. Collective.
+
+    Raises:
+        ConfigError: for what the engine cannot do, or does not fit.
+    """
+    read = here.seconds()
     chosen = settings.solver
     solver = Solver.of(analysis.covariance, grid=here.grid, tile_size=chosen.tile_size, phase=here.terminal.phase)
     here.say(model_line(solver.covariance, f"tiles of {solver.layout.tile_size}", analysis.inputs.X.shape))
     remarks += say_scales(here, solver.covariance)
-    request = open_request(settings, analysis.inputs, analysis.covariance, here.grid)
     engine = solver.engine(analysis.y, analysis.X, **_traces(chosen))
     refuse_beyond(engine, settings.output)
     if chosen.traces == "hutchinson" and (why := engine.why_not(Capability.PROBES)) is not None:

@@ -61,6 +61,7 @@ class PackedGenotypes:
         device: torch.device,
         cache_bytes: float = 0.0,
         progress: Progress = no_progress,
+        widest: int | None = None,
     ) -> PackedGenotypes:
         """Some SNPs and samples of a source, read once, block by block of SNPs. Local.
 
@@ -71,9 +72,10 @@ class PackedGenotypes:
             device: that keeps them.
             cache_bytes: as above.
             progress: told the proportion that is read.
+            widest: samples of a tile at most, a multiple of 64; None for no limit.
         """
         m, n = len(variants), len(samples)
-        width = tile_width(m)
+        width = tile_width(m) if widest is None else min(tile_width(m), widest)
         starts = range(0, n, width)
         tiles = [torch.empty(m, -(-min(width, n - start) // IN_A_BYTE), dtype=torch.uint8, device=device) for start in starts]
         has_missing = [False] * len(tiles)
@@ -92,6 +94,16 @@ class PackedGenotypes:
     def num_variants(self) -> int:
         """m."""
         return len(self.tiles[0]) if self.tiles else 0
+
+    @property
+    def width(self) -> int:
+        """Samples of a tile but the last."""
+        return IN_A_BYTE * self.tiles[0].shape[1] if len(self.tiles) > 1 else self.num_samples
+
+    def tile(self, number: int, means: Tensor) -> Tensor:
+        """The counts of alleles (m, b) of one tile, until the next is asked for; arguments as of ``unpacked``. Local."""
+        left = self.num_samples - number * self.width
+        return self._tile(number, means)[:, : min(self.width, left)]
 
     def unpacked(self, means: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Samples of every tile with their counts of alleles G (m, b), in the precision of the means, until the next. Local.

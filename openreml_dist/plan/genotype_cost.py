@@ -24,6 +24,8 @@ THIN_SWEEPS = 190  # of single vectors: the solutions behind Py, AI and var(β̂
 DOUBLE_SWEEPS = 40  # of these in double precision
 THIN = 4  # vectors that cost as much as one
 DOUBLE_PRICE = 2.5  # of unpacking in double precision
+DENSE_PASSES = 8  # over the relationships, of a fit by the dense engine
+DENSE_CUBES = 3.0  # n³ of its factors and inverses
 EVALUATIONS = FEW_EVALUATIONS + ANCHORED_EVALUATIONS + 1
 
 
@@ -92,6 +94,23 @@ def plan_genotypes(fit: GenotypeFit, machine: Machine, error: float = 0.01) -> G
         m * fit.num_samples / 4 / machine.read_bytes + m * own / unpack,
         total * (a_vector + (sweep + gather) / TOGETHER) + thin + THIN_SWEEPS * gather / TOGETHER + factors,
     )
+
+
+def relationship_flops(fit: GenotypeFit) -> float:
+    """Of the lower triangles of all components' relationships, made from genotypes. Local."""
+    return fit.num_components * fit.num_variants * float(fit.num_samples) ** 2
+
+
+def dense_flops(fit: GenotypeFit) -> float:
+    """Of a fit with these relationships, which are made twice where they are not kept. Local."""
+    n = float(fit.num_samples)
+    kept = min(1.0, fit.cache_bytes * fit.ranks / (SINGLE * fit.num_components * n * n / 2))
+    return relationship_flops(fit) * (kept + DENSE_PASSES * (1 - kept)) + DENSE_CUBES * n**3
+
+
+def matrix_free_flops(fit: GenotypeFit, error: float) -> float:
+    """Of a fit by products alone. Local."""
+    return 4.0 * fit.num_variants * fit.num_samples * sum(typical_passes(fit, error).values())
 
 
 def _unpacked_again(fit: GenotypeFit) -> tuple[float, float]:

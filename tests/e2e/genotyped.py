@@ -87,6 +87,10 @@ class Genotyped:
 
     @property
     def settings(self) -> tuple[str, ...]:
+        return *self.data, "solver.engine=stochastic"
+
+    @property
+    def data(self) -> tuple[str, ...]:
         return f"data.genotypes={self.folder / 'g'}", f"data.pheno={self.folder / 'y.phen'}"
 
     def run(self, run_dir: Path, *settings: str, launched: str = "inside", ranks: int = 2) -> Finished:

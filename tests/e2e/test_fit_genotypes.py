@@ -135,6 +135,39 @@ def test_several_components(people: Genotyped, tmp_path: Path, partition: str) -
     np.testing.assert_allclose(numbers[:, 1:4:2], expected.effects(people.y)[:, :2], atol=0.02)
 
 
+@pytest.mark.parametrize("launched", ["inside", "torchrun"])
+def test_few_people_are_fitted_exactly(people: Genotyped, tmp_path: Path, launched: str) -> None:
+    """``solver.engine=auto`` takes the dense engine, with relationships of the genotypes that no store holds."""
+    weights = np.load(people.folder / "truth.npz")["weights"]
+    settings = (*people.data, f"model.partition={people.folder / 'weights'}", "output.blup=true")
+    run = fit(launched, tmp_path / "run", *settings)
+    assert run.exit_code == 0, run.errors
+    assert "engine: dense, exact" in run.output and run.result["engine"] == "dense"
+    expected = exact_answer(relationships(people.x, weights), people.y)
+    found = [c["variance"] for c in run.result["components"]]
+    np.testing.assert_allclose(found, expected.fit.theta.numpy(), rtol=2e-5)
+    assert run.result["loglik"] == pytest.approx(expected.fit.loglik, abs=1e-4)
+    numbers = np.loadtxt(run.run_dir / "result.indi.blp", usecols=range(2, 8))
+    np.testing.assert_allclose(numbers[:, 1:4:2], expected.effects(people.y)[:, :2], atol=1e-4)
+    effects = np.loadtxt(run.run_dir / "result.snp.blp", usecols=(2, 3))
+    counts = people.x.astype(float)
+    counts[counts < 0] = np.nan
+    of_alleles = (np.nan_to_num(counts - np.nanmean(counts, axis=1, keepdims=True))).T @ effects
+    np.testing.assert_allclose(of_alleles, expected.effects(people.y)[:, :2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "engine"),
+    [("solver.mcse=0.05", "stochastic"), ("solver.constrain=false", "dense"), ("output.pev=true", "dense")],
+)
+def test_a_setting_of_one_engine_chooses_it(people: Genotyped, tmp_path: Path, setting: str, engine: str) -> None:
+    run = fit("inside", tmp_path / "run", *people.data, setting)
+    assert run.exit_code == 0 and run.result["engine"] == engine
+    assert f"engine: {engine}, as {setting.partition('=')[0]} asks" in run.output
+    both = fit("inside", tmp_path / "both", *people.data, "solver.mcse=0.05", "solver.tile_size=64")
+    assert both.exit_code == 2 and "leave one of the two out" in both.errors
+
+
 def test_covariates_and_whoever_lacks_something(people: Genotyped, tmp_path: Path) -> None:
     """In the tables people have other orders than in the genotypes; frequencies stay those of all genotypes."""
     folder = people.folder
@@ -224,8 +257,8 @@ def test_what_was_reached_within_the_budget(
 
 
 REFUSED = [
-    ("solver.constrain=false", ("solver.constrain", "negative", "openreml-grm", "data.grm=")),
-    ("output.pev=true", ("output.pev", "inverse of V", "data.grm")),
+    ("solver.constrain=false", ("solver.constrain", "negative", "solver.engine=dense")),
+    ("output.pev=true", ("output.pev", "inverse of V", "solver.engine=dense")),
     ("output.snp_effects=x.vcz", ("output.snp_effects", "output.blup=true")),
     ("+model.random.batch='group(batch)'", ("model.random.batch", "independent residuals", "openreml-grm")),
     ("solver.start=[0.5,0.5,0.5]", ("solver.start: 3 variances are given for 2",)),

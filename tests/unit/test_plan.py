@@ -231,14 +231,19 @@ def test_time_of_genotypes_follows_ranks_accuracy_and_what_is_kept() -> None:
     assert OF_GENOTYPES.shared_by(2, 1).unpack_genotypes == 1e8
 
 
-@pytest.mark.parametrize(("n", "m", "said"), [(2000, 500_000, True), (200_000, 300_000, False)])
-def test_forecast_of_genotypes_names_what_is_cheaper(n: int, m: int, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("n", "m", "is_exact"), [(2000, 500_000, True), (200_000, 300_000, False)])
+def test_engine_for_genotypes_is_the_cheaper_one(n: int, m: int, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, planned = ProcessGrid.single(), GenotypeFit(n, m)
+    for machine, words in ((OF_GENOTYPES, "about"), (CPU, "flops")):  # whose rates of genotypes are known, and not
+        monkeypatch.setattr(forecast, "load_machine", lambda _, machine=machine: machine)
+        choice = forecast.choose_engine(grid, planned, 0.01, 1e12)
+        assert choice.is_exact == is_exact and choice.words.startswith("dense, exact" if is_exact else "stochastic")
+        assert words in choice.words
+        small = forecast.choose_engine(grid, planned, 0.01, 1e6)
+        assert not small.is_exact and "do not fit" in small.words
+    assert "mode=calibrate" in forecast.genotype_line(grid, planned, 0.01)
     monkeypatch.setattr(forecast, "load_machine", lambda _: OF_GENOTYPES)
-    line = forecast.genotype_line(ProcessGrid.single(), GenotypeFit(n, m), 0.01, "make a GRM")
-    assert "a genotype vector-pass, roughly" in line
-    assert ("make a GRM" in line) == said
-    monkeypatch.setattr(forecast, "load_machine", lambda _: CPU)
-    assert "mode=calibrate" in forecast.genotype_line(ProcessGrid.single(), GenotypeFit(n, m), 0.01, "make a GRM")
+    assert "a genotype vector-pass, roughly" in forecast.genotype_line(grid, planned, 0.01)
 
 
 def test_generated_terms_and_the_source_of_traces_are_planned_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,13 +305,10 @@ UNUSED = [
     Unused("gxe", ("model.prevalence=0.2",), ("model.prevalence", "liability", "greml")),
     Unused(OF_GENOTYPES, ("model.partition={d}/parts", "solver=stochastic", "solver.mcse=0.1", "solver.kernel_cache_gb=3")),
     Unused(OF_GENOTYPES, ("data.grm={d}/k.grm.zarr",), ("data.grm", "leave one of the two out")),
-    Unused(
-        OF_GENOTYPES,
-        ("solver.engine=dense",),
-        ("solver.engine=dense", "openreml-prepare source={d}/g out={d}/g.vcz", "openreml-grm source={d}/g.vcz out=g.grm.zarr"),
-    ),
+    Unused(OF_GENOTYPES, ("solver.engine=dense", "solver.constrain=false", "model.partition=chromosome", "solver.tile_size=8")),
+    Unused(OF_GENOTYPES, ("solver.engine=dense", "solver.mcse=0.1"), ("solver.mcse", "stochastic engine")),
     *(
-        Unused(OF_GENOTYPES, settings, (*words, "independent residuals", "dense engine", "openreml-grm", "data.grm=g.grm.zarr"))
+        Unused(OF_GENOTYPES, settings, (*words, "independent residuals", "other models", "openreml-grm", "data.grm=g.grm.zarr"))
         for settings, words in (
             (("+model.random.place='group(place)'", "data.covar={d}/place.covar"), ("model.random.place",)),
             (("+model.random.more='genomic(id)'",), ("model.random.more",)),
@@ -322,19 +319,23 @@ UNUSED = [
         )
     ),
     *(
-        Unused(OF_GENOTYPES, (setting,), (setting.partition("=")[0], "stochastic engine"))
+        Unused(OF_GENOTYPES, (setting, "solver=stochastic"), (setting.partition("=")[0], "stochastic engine"))
         for setting in ("solver.traces=exact", "solver.tile_size=8")
     ),
     *(
         Unused("greml", (setting,), (setting, "stochastic engine", "data.genotypes=STORE.vcz"))
-        for setting in ("model.partition=chromosome", "solver.mcse=0.1")
+        for setting in ("solver.mcse=0.1",)
     ),
+    Unused("greml", ("model.partition=chromosome",), ("model.partition", "SNPs of data.genotypes")),
     Unused("greml", ("solver=stochastic",), ("solver.engine=stochastic reads genotypes", "data.genotypes=")),
     Unused("greml", ("solver.engine=dense",)),
     Unused("greml", ("solver.engine=sparse",), ("solver.engine: 'sparse' is not one of auto, dense, stochastic",)),
     Unused(OF_GENOTYPES, ("output.snp_effects={d}/g.vcz",), ("output.snp_effects", "output.blup=true")),
-    Unused(OF_GENOTYPES, ("output.pev=true",), ("output.pev", "inverse of V", "solver.engine=dense")),
-    Unused(OF_GENOTYPES, ("solver.constrain=false",), ("solver.constrain", "negative", "data.grm=g.grm.zarr")),
+    Unused(OF_GENOTYPES, ("output.pev=true",)),  # few samples: auto takes the dense engine
+    Unused(OF_GENOTYPES, ("output.pev=true", "solver=stochastic"), ("output.pev", "inverse of V", "solver.engine=dense")),
+    Unused(
+        OF_GENOTYPES, ("solver.constrain=false", "solver=stochastic"), ("solver.constrain", "negative", "solver.engine=dense")
+    ),
     Unused(OF_GENOTYPES, ("solver.mcse=0",), ("solver.mcse: 0.0 is not a share",)),
     Unused(OF_GENOTYPES, ("data.table={d}/records.csv",), ("data.table",)),
 ]

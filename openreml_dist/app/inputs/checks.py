@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from openreml_dist.app.inputs.grm_list import grm_paths
-from openreml_dist.app.inputs.reads import grm_commands, refuse_other_models, refuse_unread_settings
+from openreml_dist.app.inputs.reads import refuse_other_models, refuse_unread_settings
 from openreml_dist.app.inputs.terms import GREML, named_grms, structures_of
 from openreml_dist.app.report.run_directory import RESUME
 from openreml_dist.config import ENGINES, STOCHASTIC, FitConfig
@@ -71,8 +71,6 @@ def _check_engine(settings: FitConfig) -> None:
         if engine == STOCHASTIC:
             raise ConfigError(f"solver.engine={engine} reads genotypes: give data.genotypes=STORE.vcz, or a PLINK prefix")
         return
-    if not settings.is_stochastic:
-        raise ConfigError(f"solver.engine={engine} reads no data.genotypes; {grm_commands(settings)}")
     refuse_other_models(settings)
 
 

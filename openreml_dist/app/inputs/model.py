@@ -166,6 +166,12 @@ def _greml(settings: FitConfig, inputs: Inputs, grms: Grms) -> tuple[Inputs, Mix
     return inputs, model
 
 
+def of_kernels(settings: FitConfig, inputs: Inputs, kernels: Grms, chunk_size: int) -> Analysis:
+    """A model of genomic terms on samples that are matched already, whose ``grm_rows`` are those of the kernels. Local."""
+    inputs, model = _greml(settings, inputs, kernels)
+    return Analysis(inputs, model, chunk_size)
+
+
 def _of_records(settings: FitConfig, tables: Tables, grms: Grms) -> tuple[Inputs, MixedModel]:
     """The terms that the settings say, over the columns of the tables."""
     model = mixed_model(settings, tables, grms)

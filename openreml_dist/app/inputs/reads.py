@@ -13,7 +13,7 @@ import torch
 
 from openreml_dist.app.given import refuse_entries, refuse_unread, rules_for, standard_fit
 from openreml_dist.app.inputs.terms import GREML, factors, grm_names, grms_used, named_grms, random_terms, structures_of
-from openreml_dist.config import FitConfig
+from openreml_dist.config import DENSE, FitConfig
 from openreml_dist.covariance import Covariance
 from openreml_dist.errors import ConfigError
 from openreml_dist.models import Pedigree, Structure
@@ -22,7 +22,7 @@ from openreml_dist.reml.likelihood_ratio import can_test_variances
 from openreml_dist.reml.traits import traits_of
 from openreml_dist.store.files import is_url
 
-STOCHASTIC_MODEL = "the stochastic engine has variances of components of SNPs and of independent residuals, and all covariates"
+GENOTYPES_MODEL = "a model of genotypes has variances of components of SNPs and of independent residuals, and all covariates"
 IDENTIFIERS = ("id", "subject")  # of model.columns: they name the records of a table in files of predictions too
 
 
@@ -47,7 +47,7 @@ def refuse_other_models(settings: FitConfig) -> None:
     Raises:
         ConfigError: as above, with the engine that has it.
     """
-    why = f"{STOCHASTIC_MODEL}; {grm_commands(settings)}"
+    why = f"{GENOTYPES_MODEL}; {grm_commands(settings)}"
     if settings.model.name not in GREML:
         raise ConfigError(f"model={settings.model.name} with data.genotypes: {why}")
     names = ("fixed", "random", "residual", "fix", "share", "transform")
@@ -70,7 +70,7 @@ def refuse_unread_by(settings: FitConfig, covariance: Covariance) -> None:
 
 
 def grm_commands(settings: FitConfig) -> str:
-    """How the GRM is made that another engine reads in place of ``data.genotypes``."""
+    """How the GRM is made that other models read in place of ``data.genotypes``."""
     genotypes = str(settings.data.genotypes).rstrip("/")
     if is_url(genotypes) or Path(genotypes).expanduser().is_dir():
         store, prepare = genotypes, ""
@@ -78,7 +78,7 @@ def grm_commands(settings: FitConfig) -> str:
         store = f"{genotypes.removesuffix('.bed')}.vcz"
         prepare = f"openreml-prepare source={genotypes} out={store}, then "
     grm = f"{Path(store).name.removesuffix('.vcz')}.grm.zarr"
-    return f"for the dense engine make a GRM: {prepare}openreml-grm source={store} out={grm}, and give data.grm={grm}"
+    return f"for other models make a GRM: {prepare}openreml-grm source={store} out={grm}, and give data.grm={grm}"
 
 
 def _no_hsq(covariance: Covariance) -> str | None:
@@ -167,26 +167,30 @@ def _grm(settings: FitConfig) -> str | None:
     return "the components are those of the SNPs of data.genotypes; leave one of the two out"
 
 
+def _genotypes_alone(settings: FitConfig) -> str | None:
+    return None if settings.data.genotypes is not None else "it divides the SNPs of data.genotypes, which is not given"
+
+
 def _stochastic_alone(settings: FitConfig) -> str | None:
-    if settings.is_stochastic:
+    if settings.data.genotypes is not None and settings.solver.engine != DENSE:
         return None
     return "it is one of the stochastic engine, which reads data.genotypes=STORE.vcz or a PLINK prefix instead of data.grm"
 
 
 def _dense_alone(settings: FitConfig) -> str | None:
-    return "the stochastic engine has no tiles" if settings.is_stochastic else None
+    return "the stochastic engine has no tiles; take solver.engine=dense" if settings.is_stochastic else None
 
 
 def _traces_by(settings: FitConfig) -> str | None:
     if not settings.is_stochastic:
         return None
-    return "the stochastic engine takes as many random probes as solver.mcse asks for"
+    return "the stochastic engine takes as many random probes as solver.mcse asks for; solver.engine=dense has other traces"
 
 
 def _constrain(settings: FitConfig) -> str | None:
     if not settings.is_stochastic:
         return None
-    return f"the stochastic engine takes square roots of variances, so it knows no negative ones; {grm_commands(settings)}"
+    return "the stochastic engine takes square roots of variances, so it knows no negative ones; take solver.engine=dense"
 
 
 def _probes(settings: FitConfig) -> str | None:
@@ -203,7 +207,7 @@ def _format(settings: FitConfig) -> str | None:
 
 
 def _snp_effects(settings: FitConfig) -> str | None:
-    if not settings.is_stochastic:
+    if settings.data.genotypes is None:
         return None
     return "it is for effects of the SNPs behind a GRM; those of data.genotypes are written with output.blup=true"
 
@@ -218,7 +222,7 @@ RULES = rules_for(
         "data.pedigree": _pedigree,
         "model.prevalence": _prevalence,
         "model.traits": _traits,
-        "model.partition": _stochastic_alone,
+        "model.partition": _genotypes_alone,
         "solver.mcse": _stochastic_alone,
         "solver.constrain": _constrain,
         "solver.tile_size": _dense_alone,

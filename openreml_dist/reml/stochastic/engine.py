@@ -84,7 +84,7 @@ class StochasticEngine:
     def why_not(self, wish: Capability) -> str | None:
         """Error variances need V⁻¹ itself."""
         if wish is Capability.ERROR_VARIANCES:
-            return "need the inverse of V, which no product gives; take data.grm and solver.engine=dense"
+            return "need the inverse of V, which no product gives; take solver.engine=dense"
         return None
 
     def bounds(self, constrain: bool) -> Bounds:
@@ -95,7 +95,7 @@ class StochasticEngine:
         """
         if not constrain:
             raise ConfigError(
-                "solver.constrain=false: the matrix-free engine knows no negative variances; take data.grm, solver.engine=dense"
+                "solver.constrain=false: the matrix-free engine knows no negative variances; take solver.engine=dense"
             )
         phenotypic = float(self.problem.X.residuals(self.problem.y).var())
         bounds = bounds_of_model(self._covariance, phenotypic, constrain)

@@ -17,8 +17,18 @@ from torch import Tensor
 from openreml_dist.covariance import Covariance, Term
 from openreml_dist.covariance.indices import Indices
 from openreml_dist.errors import ConfigError
+from openreml_dist.genotypes import GenotypeOperator
 from openreml_dist.reml.prediction import Effects, NewRecords
 from openreml_dist.reml.stochastic.problem import Problem
+
+
+def effects_per_allele(Z: GenotypeOperator, weights: Tensor, theta: Tensor, Py: Tensor) -> Tensor:
+    """(m, K + 1) float64 on the CPU: α̂ for a counted allele, and last σ_e² ZPy/m likewise, as GCTA has it. Collective."""
+    ZPy = Z.of_samples(Py[:, None])
+    m = len(ZPy)
+    theta = theta.to(ZPy.device)
+    variances = torch.cat([theta[:-1] * weights, theta[-1].expand(m, 1) / m], dim=1)
+    return (variances * ZPy * Z.scale[:, None]).cpu()
 
 
 @dataclass
@@ -43,12 +53,8 @@ class MarkerPredictor:
         return (self.theta[:-1].to(ZPy.device) * self.problem.weights * ZPy).cpu()
 
     def snp_effects_per_allele(self) -> Tensor:
-        """(m, K + 1) float64 on the CPU: α̂ for a counted allele, and last σ_e² ZPy/m likewise, as GCTA has it. Collective."""
-        ZPy = self.problem.Z.of_samples(self.Py[:, None])
-        m = len(ZPy)
-        theta = self.theta.to(ZPy.device)
-        variances = torch.cat([theta[:-1] * self.problem.weights, theta[-1].expand(m, 1) / m], dim=1)
-        return (variances * ZPy * self.problem.Z.scale[:, None]).cpu()
+        """As ``effects_per_allele``. Collective."""
+        return effects_per_allele(self.problem.Z, self.problem.weights, self.theta, self.Py)
 
     def records(self) -> list[Effects]:
         """û of every component at the n records, and σ_e² Py, the residual. Collective. Cost: 2nm(K + 1) flops."""
