@@ -78,23 +78,32 @@ class PackedGenotypes:
             cache_bytes: as above.
             progress: told the proportion that is read.
         """
-        m, n = len(variants), len(samples)
+        held = cls.empty(len(variants), len(samples), device, cache_bytes)
+        byte, shift = (torch.from_numpy(numbers).to(device) for numbers in (samples // IN_A_BYTE, samples % IN_A_BYTE * 2))
+        shift = shift.to(torch.uint8)
+        for rows, packed in _blocks(source, variants, block_rows(len(samples))):
+            held.put_((torch.from_numpy(packed).to(device)[:, byte] >> shift) & 3, rows)
+            progress(rows.stop / len(variants))
+        return held
+
+    @classmethod
+    def empty(cls, m: int, n: int, device: torch.device, cache_bytes: float = 0.0) -> PackedGenotypes:
+        """Memory for n samples at m SNPs, in tiles as the device wants them. Local."""
         on_device = device.type == "cuda"
         at_once = tile_width(m, DEVICE_TILE_BYTES if on_device else TILE_BYTES)
         width = max(DEVICE_TILE, at_once) if on_device else at_once
-        starts = range(0, n, width)
-        tiles = [torch.empty(m, -(-min(width, n - start) // IN_A_BYTE), dtype=torch.uint8, device=device) for start in starts]
-        has_missing = [False] * len(tiles)
-        byte, shift = (torch.from_numpy(numbers).to(device) for numbers in (samples // IN_A_BYTE, samples % IN_A_BYTE * 2))
-        shift = shift.to(torch.uint8)
-        for rows, packed in _blocks(source, variants, block_rows(n)):
-            codes = (torch.from_numpy(packed).to(device)[:, byte] >> shift) & 3
-            for number, start in enumerate(starts):
-                of_tile = codes[:, start : start + width]
-                has_missing[number] |= bool((of_tile == MISSING).any())
-                tiles[number][rows] = pack(of_tile)
-            progress(rows.stop / m)
-        return cls(tiles, n, has_missing, cache_bytes, at_once)
+        widths = [min(width, n - start) for start in range(0, n, width)]
+        tiles = [torch.empty(m, -(-width // IN_A_BYTE), dtype=torch.uint8, device=device) for width in widths]
+        return cls(tiles, n, [False] * len(tiles), cache_bytes, at_once)
+
+    def put_(self, codes: Tensor, rows: slice) -> None:
+        """Codes (rows, n) uint8 of some SNPs, unpacked, in their place. Local."""
+        start = 0
+        for number, tile in enumerate(self.tiles):
+            of_tile = codes[:, start : start + IN_A_BYTE * tile.shape[1]]
+            self.has_missing[number] |= bool((of_tile == MISSING).any())
+            tile[rows] = pack(of_tile)
+            start += IN_A_BYTE * tile.shape[1]
 
     @property
     def num_variants(self) -> int:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from openreml_dist.genotypes.packed import ALLELES, MISSING, PackedGenotypes, pack
+from openreml_dist.grid import ProcessGrid
+from tests.helpers.markers import Genotypes
 
 TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async"}  # instructions by compute capability
 ERROR = {1: 2.0**-8, 2: 2.0**-16, 3: 2.0**-22}  # of a float32 number in so many slices, beside the sum of absolute values
@@ -70,6 +72,23 @@ def interpreted(cases: list[tuple[int, list[int], list[bool], int, int]]) -> lis
         if "only 0-dimensional arrays can be converted" in repr(failure):
             return f"the interpreter of Triton {triton.__version__} does not work with NumPy {np.__version__}"
         raise
+
+
+def interpreted_operator() -> dict[str, float] | str:
+    """Largest differences between the operator with interpreted kernels and without, beside its largest number; or as above."""
+    import triton
+
+    from openreml_dist.genotypes.kernels import Products
+
+    data = Genotypes.simulated(203, 70)
+    plain, fast = (data.operator(ProcessGrid.single()) for _ in range(2))
+    fast._kernels, generator = Products(fast.packed, 3), torch.Generator().manual_seed(1)
+    V, B = (torch.randn(size, 5, generator=generator) for size in (70, 203))
+    found = {name: getattr(fast, name)(argument) for name, argument in (("gram", V), ("of_variants", V), ("of_samples", B))}
+    if fast._kernels is None:
+        return f"the interpreter of Triton {triton.__version__} does not work with this NumPy"
+    right = {name: getattr(plain, name)(B.double() if name == "of_samples" else V.double()) for name in found}
+    return {name: float((found[name] - right[name]).abs().max() / right[name].abs().max()) for name in found}
 
 
 def compiled(capability: int) -> dict[str, tuple[int, int]]:

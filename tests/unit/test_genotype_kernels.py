@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.log import LOGGER
-from tests.helpers.kernels import compiled, elsewhere, errors, imports_without_triton, interpreted
+from tests.helpers.kernels import compiled, elsewhere, errors, imports_without_triton, interpreted, interpreted_operator
 from tests.helpers.markers import Genotypes
 
 with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
@@ -35,6 +39,15 @@ def test_interpreted_kernels_multiply_as_torch_does(monkeypatch: pytest.MonkeyPa
         pytest.skip(found)
     for case, error in zip(CASES, found, strict=True):
         assert {name: value for name, value in error.items() if not value < 1} == {}, case
+
+
+@with_triton
+def test_the_operator_centres_and_scales_what_kernels_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = elsewhere(interpreted_operator)
+    if isinstance(found, str):
+        pytest.skip(found)
+    assert {name: value for name, value in found.items() if not value < 1e-6} == {}
 
 
 @with_triton
@@ -90,6 +103,18 @@ def test_wide_tiles_are_unpacked_in_parts(cache_bytes: float) -> None:
     for _ in range(2):
         torch.testing.assert_close(parts.gram(V), operator.gram(V), rtol=1e-12, atol=1e-10)
         torch.testing.assert_close(parts.of_variants(V), operator.of_variants(V), rtol=1e-12, atol=1e-10)
+
+
+def test_the_benchmark_of_a_gpu_runs_where_there_is_none(tmp_path: Path) -> None:
+    small = ["--product", "130", "70", "--vectors", "3", "--fit-people", "300", "--fit-snps", "210", "--repeats", "1"]
+    program = [sys.executable, "benchmarks/gpu.py", "--stages", "products", "fit", "--device", "cpu", *small]
+    folder = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [*program, "--out", str(tmp_path / "out.md")], capture_output=True, cwd=folder, env=environment, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "operations of torch; variances 0." in (tmp_path / "out.md").read_text()
 
 
 @pytest.mark.gpu
