@@ -6,6 +6,11 @@ Rates count n³ flops for an inverse (n³/3 for a factor), whatever a program re
 product and, as our updates are, of a rank-b update of a slab; a panel is the product of n x b numbers with a triangle. The peer
 is ``torch.linalg.cholesky`` + ``torch.cholesky_inverse``, out of place, on a full n x n matrix. Emulated float64 is cuBLAS with
 CUBLAS_EMULATE_DOUBLE_PRECISION=1 in a process of its own, with the largest error of its product beside its rate.
+
+    python benchmarks/gpu.py --stages products fit --out benchmarks/results/gpu_genotypes.md
+
+are of genotypes (gpu_genotypes.py): products with packed ones beside plain ones, and a whole fit of as many people as fit.
+``--device cpu`` with small sizes runs these two with operations of torch, to see that they run.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from gpu_genotypes import product_table, whole_fit
 
 from openreml_dist.covariance import Covariance, FeatureKernel, Identity
 from openreml_dist.grid import Counters, ProcessGrid, no_progress
@@ -133,21 +139,10 @@ def step(n: int, tile_size: int, num_kernels: int, grid: ProcessGrid) -> str:
     return f"| {n:,} | {tile_size} | {num_kernels} | {total:.3f} | {phases} | {memory:.2f} | {result.trace_error:.0e} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[16384, 32768, 65536])
-    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
-    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 5, 30])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    grid = ProcessGrid.single("cuda")
-    lines = [f"{torch.cuda.get_device_name(grid.device)}, torch {torch.__version__}, median of {arguments.repeats}."]
+STAGES = ("dense", "products", "fit")
 
-    def say(*new: str) -> None:
-        lines.extend(new)
-        print(*new, sep="\n", flush=True)
 
+def dense(arguments: argparse.Namespace, grid: ProcessGrid, say: Callable[..., None]) -> None:
     say("", "| GEMM | b | square TFLOP/s | rank-b update TFLOP/s | panel TFLOP/s |", "|---|---|---|---|---|")
     for dtype in (torch.float64, torch.float32):
         for b in arguments.tiles:
@@ -167,8 +162,39 @@ def main() -> None:
     for n in arguments.sizes:
         for num_kernels in arguments.kernels:
             say(step(n, arguments.tiles[-1], num_kernels, grid))
-    if arguments.out:
-        arguments.out.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16384, 32768, 65536])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
+    parser.add_argument("--kernels", type=int, nargs="+", default=[1, 5, 30])
+    parser.add_argument("--product", type=int, nargs=2, default=[32768, 65536], help="people and SNPs of the products")
+    parser.add_argument("--vectors", type=int, nargs="+", default=[64, 256, 512])
+    parser.add_argument("--fit-snps", type=int, default=400_000)
+    parser.add_argument("--fit-people", type=int, help="as many as fit without it")
+    parser.add_argument("--mcse", type=float, default=0.01)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    grid, on_device = ProcessGrid.single(arguments.device), arguments.device != "cpu"
+    name = torch.cuda.get_device_name(grid.device) if on_device else "CPU"
+    lines = [f"{name}, torch {torch.__version__}, median of {arguments.repeats}."]
+
+    def say(*new: str) -> None:
+        lines.extend(new)
+        print(*new, sep="\n", flush=True)
+        if arguments.out:
+            arguments.out.write_text("\n".join(lines) + "\n")
+
+    if "dense" in arguments.stages:
+        dense(arguments, grid, say)
+    if "products" in arguments.stages:
+        product_table(*arguments.product, arguments.vectors, grid, arguments.repeats, say)
+    if "fit" in arguments.stages:
+        whole_fit(arguments.fit_people, arguments.fit_snps, arguments.mcse, grid, say)
 
 
 if __name__ == "__main__":

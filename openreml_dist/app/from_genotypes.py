@@ -58,7 +58,7 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     here.say(*inputs.report)
     remarks = say_remarks(here, inputs)
     (n, p), m, K = inputs.X.shape, len(analysis.kept), len(analysis.partition.names)
-    planned = GenotypeFit(n, m, K, p, grid.shape.size, solver.kernel_cache_bytes)
+    planned = GenotypeFit(n, m, K, p, grid.shape.size, solver.kernel_cache_bytes, grid.device.type == "cuda")
     hosts = grid.gather(socket.gethostname())
     available = min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank]))))
     if _is_exact(settings, planned, available, here):

@@ -168,7 +168,7 @@ def _plan_genotypes(settings: PlanConfig) -> int:
         raise ConfigError(f"mcse: {settings.mcse} is not a share of the standard error between 0 and 1")
     machine, (n, m) = _machine(settings), _samples_and_variants(str(settings.genotypes))
     cache = 1e9 * settings.kernel_cache_gb
-    fit = GenotypeFit(n, m, settings.num_components, settings.num_fixed, settings.ranks, cache)
+    fit = GenotypeFit(n, m, settings.num_components, settings.num_fixed, settings.ranks, cache, machine.cores == 0)
     made, terminal = plan_genotypes(fit, machine, settings.mcse), Terminal(0)
     terminal.say(genotype_head(fit, machine))
     if busy := remark(machine.other_cores):

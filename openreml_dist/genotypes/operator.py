@@ -2,22 +2,29 @@
 
     Z = S⁻¹ (G − μ1ᵀ)     G counts of alleles, μ_j = 2f_j their means, S_jj = √(2f_j(1 − f_j)); a missing genotype counts as μ_j
 
-G is multiplied as whole numbers, centring and scaling are corrections of rank 1 and of the diagonal. Vectors over SNPs and over
-samples are replicated: a product sums m x c numbers over the ranks, which is what scattering and gathering them would send
-too, and what a rank then computes with them alone is nothing beside its products.
+G is multiplied as whole numbers, centring and scaling are corrections of rank 1 and of the diagonal. On a CUDA device with
+Triton products with float32 vectors are those of ``kernels``; all others are of torch. Vectors over SNPs and over samples are
+replicated: a product sums m x c numbers over the ranks, which is what scattering and gathering them would send too, and what a
+rank then computes with them alone is nothing beside its products.
 
 Legend: n samples over all ranks, m SNPs, c vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from openreml_dist.genotypes.packed import PackedGenotypes
 from openreml_dist.grid import ProcessGrid
+from openreml_dist.log import LOGGER
+
+if TYPE_CHECKING:
+    from openreml_dist.genotypes.kernels import Products
 
 
 @dataclass
@@ -30,6 +37,7 @@ class GenotypeOperator:
         grid: the ranks.
         samples: which of all n samples are this rank's.
         num_samples: n.
+        slices: bfloat16 numbers for a float32 one in products by ``kernels``, 1 to 3; 3 is all of it.
         passes: genotype vector-passes so far: one is Z and Zᵀ times one vector each.
     """
 
@@ -38,10 +46,12 @@ class GenotypeOperator:
     grid: ProcessGrid
     samples: range
     num_samples: int
+    slices: int = 3
     passes: float = field(default=0.0)
 
     def __post_init__(self) -> None:
         """Means and scales of the genotypes."""
+        self._kernels = kernels_of(self.packed, self.slices, self.frequency.device)
         self.mean = 2 * self.frequency
         self.scale = (2 * self.frequency * (1 - self.frequency)).rsqrt()
 
@@ -56,24 +66,22 @@ class GenotypeOperator:
         Collective. Cost: 4nmc flops, nm/4 bytes of genotypes over all ranks; one sum of m c numbers.
         """
         mean, scale = self._corrections(V)
-        U = (scale * V).mT.contiguous()  # vectors as rows: BLAS multiplies few rows faster than few columns
-        shift, product, total = U @ mean, torch.zeros_like(U), torch.zeros_like(U[:, :1])
-        for _, G in self.packed.unpacked(mean[:, 0]):
-            T = torch.addmm(shift, U, G, beta=-1)  # ZᵀV of these samples
-            product.addmm_(T, G.mT)
-            total += T.sum(dim=1, keepdim=True)
-        product.addmm_(total, mean.mT, alpha=-1)
+        product = self._by_kernel(lambda kernels: kernels.gram(scale * V, mean), V)
+        if product is None:
+            product = self._own_gram((scale * V).mT.contiguous(), mean)
         self._count(V.shape[1], 2)
         return scale * self.grid.sum_(product).mT
 
     def of_samples(self, B: Tensor) -> Tensor:
         """ZB (m, c) in the precision of B (n, c). Collective: one sum of m c numbers. Cost: 2nmc flops."""
         mean, scale = self._corrections(B)
-        own = B[self.samples.start : self.samples.stop].mT.contiguous()
-        product = B.new_zeros(B.shape[1], self.num_variants)
-        for samples, G in self.packed.unpacked(mean[:, 0]):
-            product.addmm_(own[:, samples], G.mT)
-        product.addmm_(own.sum(dim=1, keepdim=True), mean.mT, alpha=-1)
+        own = B[self.samples.start : self.samples.stop]
+        product = self._by_kernel(lambda kernels: kernels.of_samples(own, mean), B)
+        if product is None:
+            product, rows = B.new_zeros(B.shape[1], self.num_variants), own.mT.contiguous()
+            for samples, G in self.packed.unpacked(mean[:, 0]):
+                product.addmm_(rows[:, samples], G.mT)
+        product.addmm_(own.sum(dim=0)[:, None], mean.mT, alpha=-1)
         self._count(B.shape[1], 1)
         return scale * self.grid.sum_(product).mT
 
@@ -86,12 +94,39 @@ class GenotypeOperator:
     def of_own_variants(self, V: Tensor) -> Tensor:
         """The rows of ZᵀV that are this rank's samples. Local."""
         mean, scale = self._corrections(V)
-        U = (scale * V).mT.contiguous()
-        shift, product = U @ mean, V.new_empty(V.shape[1], len(self.samples))
-        for samples, G in self.packed.unpacked(mean[:, 0]):
-            product[:, samples] = torch.addmm(shift, U, G, beta=-1)
+        scaled = scale * V
+        product = self._by_kernel(lambda kernels: kernels.of_variants(scaled, mean), V)
+        if product is None:
+            U = scaled.mT.contiguous()
+            shift, product = U @ mean, V.new_empty(V.shape[1], len(self.samples))
+            for samples, G in self.packed.unpacked(mean[:, 0]):
+                product[:, samples] = torch.addmm(shift, U, G, beta=-1)
+        else:
+            product -= scaled.mT @ mean
         self._count(V.shape[1], 1)
         return product.mT
+
+    def _own_gram(self, U: Tensor, mean: Tensor) -> Tensor:
+        """Of this rank's samples and vectors as rows U (c, m): BLAS multiplies few rows faster than few columns."""
+        shift, product, total = U @ mean, torch.zeros_like(U), torch.zeros_like(U[:, :1])
+        for _, G in self.packed.unpacked(mean[:, 0]):
+            T = torch.addmm(shift, U, G, beta=-1)  # ZᵀV of these samples
+            product.addmm_(T, G.mT)
+            total += T.sum(dim=1, keepdim=True)
+        return product.addmm_(total, mean.mT, alpha=-1)
+
+    def _by_kernel(self, product: Callable[[Products], Tensor], vectors: Tensor) -> Tensor | None:
+        """A product (r, c) with vectors as rows (c, r); None where torch is to make it: another precision, or no kernel."""
+        if self._kernels is None or vectors.dtype != torch.float32:
+            return None
+        try:
+            return product(self._kernels).mT.contiguous()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as failure:  # of the compiler, the driver, or Triton itself: each has its own
+            self._kernels = None
+            LOGGER.warning("products of genotypes by operations of torch, slower: the kernel of Triton failed: %r", failure)
+            return None
 
     def block_grams(self, size: int) -> Tensor:
         """Z_bZ_bᵀ (blocks, size, size) float32 of ``size`` neighbouring SNPs each, the last filled up with zeros.
@@ -123,3 +158,15 @@ def own_samples(num_samples: int, grid: ProcessGrid) -> range:
     """Those of this rank: consecutive, as many as any other has to within one. Local."""
     rank, ranks = grid.rank, grid.shape.size
     return range(rank * num_samples // ranks, (rank + 1) * num_samples // ranks)
+
+
+def kernels_of(packed: PackedGenotypes, slices: int, device: torch.device) -> Products | None:
+    """Those of a CUDA device with Triton; None elsewhere, and a warning where Triton alone is missing. Local."""
+    if device.type != "cuda":
+        return None
+    try:
+        from openreml_dist.genotypes.kernels import Products
+    except ImportError as failure:
+        LOGGER.warning("products of genotypes by operations of torch, slower: Triton is missing: %s", failure)
+        return None
+    return Products(packed, slices)

@@ -14,6 +14,7 @@ from openreml_dist.plan.memory import DOUBLE, MOST_RANKS, SINGLE
 
 # of genotypes/packed.py, reml/stochastic/problem.py and evaluation.py, which this floor does not import; tests compare them
 TILE_BYTES = 32e6  # of unpacked genotypes in single precision
+DEVICE_TILE_BYTES = 512e6  # of them on a CUDA device
 SMALLEST_TILE = 64  # samples
 READ_BYTES = 64e6  # of codes that are taken apart at once
 BLOCK = 1024  # neighbouring SNPs
@@ -21,6 +22,7 @@ WIDEST = 64  # probes at once, those of the last log|S|
 
 SETUP_BLOCKS = 1  # in units of the Gram matrices
 BLOCKS = 3  # the Gram matrices, inverses and factors
+DEVICE_VECTORS = 3.5  # of a product there: slices of its vectors and of their parts for missing genotypes, filled up to blocks
 PROBE_VECTORS = 10.5  # of the conjugate gradients and their products, a probe
 ACCURATE_VECTORS = 10  # in double precision, a right-hand side of the components or fixed effects
 COMPONENT_VECTORS = 4  # over SNPs, in double precision: the annotation, its weights, and those of the traces
@@ -66,6 +68,7 @@ class GenotypeFit:
         num_fixed: p.
         ranks: R.
         cache_bytes: memory of a rank that unpacked tiles may be kept in.
+        on_device: whether a rank is a CUDA device.
     """
 
     num_samples: int
@@ -74,6 +77,7 @@ class GenotypeFit:
     num_fixed: int = 1
     ranks: int = 1
     cache_bytes: float = 1e9
+    on_device: bool = False
 
     @property
     def own(self) -> int:
@@ -98,7 +102,7 @@ class GenotypeFit:
         single, double = self._in_use(SINGLE, tile), self._in_use(DOUBLE, tile)
         gram = SINGLE * BLOCK * m if m >= BLOCK else SINGLE * m * m
         steady = DOUBLE * (m * (COMPONENT_VECTORS * K + p + 8) + n * (2 * p + 4))
-        accurate = max(K + 1, p)
+        accurate, probe = max(K + 1, p), PROBE_VECTORS + self.on_device * DEVICE_VECTORS
         reads = -(-m * self.own // READ_BYTES)
         codes = min(READ_BYTES, m * self.own)
         return {
@@ -106,7 +110,7 @@ class GenotypeFit:
             "setup": GenotypeMemory(packed, kept, SETUP_BLOCKS * gram, steady + DOUBLE * m * p),
             "start": GenotypeMemory(packed, kept + single, gram, steady + START_VECTORS * DOUBLE * n * (K + 1)),
             "factors": GenotypeMemory(packed, kept, BLOCKS * gram, steady),
-            "probes": GenotypeMemory(packed, kept + single, BLOCKS * gram, steady + SINGLE * PROBE_VECTORS * m * WIDEST),
+            "probes": GenotypeMemory(packed, kept + single, BLOCKS * gram, steady + SINGLE * probe * m * WIDEST),
             "solve": GenotypeMemory(
                 packed, kept + double, BLOCKS * gram, steady + DOUBLE * accurate * (ACCURATE_VECTORS * m + 3 * n)
             ),
@@ -153,8 +157,8 @@ class GenotypeFit:
 
     def _tile(self) -> float:
         """Bytes of an unpacked tile in single precision."""
-        m = self.num_variants
-        width = max(SMALLEST_TILE, int(TILE_BYTES / (SINGLE * m)) // SMALLEST_TILE * SMALLEST_TILE)
+        m, size = self.num_variants, DEVICE_TILE_BYTES if self.on_device else TILE_BYTES
+        width = max(SMALLEST_TILE, int(size / (SINGLE * m)) // SMALLEST_TILE * SMALLEST_TILE)
         return SINGLE * float(m) * min(width, self.own)
 
     def _in_use(self, number: int, tile: float) -> float:

@@ -77,7 +77,7 @@ class Genotypes:
         m, n = self.counts.shape
         own = own_samples(n, grid)
         packed = PackedGenotypes.read(self, np.arange(m), np.arange(n)[own.start : own.stop], grid.device, cache_bytes)
-        return GenotypeOperator(packed, torch.from_numpy(self.frequency), grid, own, n)
+        return GenotypeOperator(packed, torch.from_numpy(self.frequency).to(grid.device), grid, own, n)
 
     def problem(self, grid: ProcessGrid, block: int = 512) -> Problem:
         return Problem.of(self.operator(grid), self.annotation, self.y, self.X, block)

@@ -94,7 +94,13 @@ def test_memory_of_a_process_is_that_of_the_plan(
 
 
 def test_sizes_are_those_of_the_engine() -> None:
-    for theirs, name in ((packed, "TILE_BYTES"), (packed, "SMALLEST_TILE"), (packed, "READ_BYTES"), (problem, "BLOCK")):
+    for theirs, name in (
+        (packed, "TILE_BYTES"),
+        (packed, "DEVICE_TILE_BYTES"),
+        (packed, "SMALLEST_TILE"),
+        (packed, "READ_BYTES"),
+        (problem, "BLOCK"),
+    ):
         assert getattr(planner, name) == getattr(theirs, name)
     assert planner.WIDEST == evaluation.FINAL_DETERMINANT
 

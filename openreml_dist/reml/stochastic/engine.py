@@ -146,7 +146,8 @@ class StochasticEngine:
         """Packed genotypes, unpacked tiles, blocks of SNPs, vectors. Local."""
         problem = self.problem
         (m, K), p, ranks = problem.weights.shape, problem.X.Q.shape[1], self.grid.shape.size
-        return GenotypeFit(problem.num_samples, m, K, p, ranks, problem.Z.packed.cache_bytes)
+        on_device = problem.Z.frequency.device.type == "cuda"
+        return GenotypeFit(problem.num_samples, m, K, p, ranks, problem.Z.packed.cache_bytes, on_device)
 
     def predictor(self, at: Step | Tensor, error_variances: bool) -> MarkerPredictor:
         """From the Py of a step, or of any other θ (K + 1,). Collective.
