@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.report.heartbeat import State
 from openreml_dist.app.session import Session, session
 from openreml_dist.app.startup import uncollected
 from openreml_dist.config import FitConfig
@@ -68,16 +69,20 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
     from openreml_dist.reml.traits import trait_estimates
 
+    news = here.terminal.news
     here.say(place_line(here))
     LOGGER.info(place_line(here))
+    news.enter(State.READING)
 
     if settings.is_stochastic:
         from openreml_dist.app.from_genotypes import prepare
     else:
         from openreml_dist.app.from_matrices import prepare
     job = prepare(settings, here)
+    news.enter(State.ITERATING)
     found = run_fit(job.engine, settings.solver, here)
     fitted = here.seconds()
+    news.enter(State.PREDICTING)
     tests = job.test(found)
     tested = here.seconds()
     predictions = predict(job, found, here.directory)
@@ -108,6 +113,7 @@ def report(results: Results, here: Session) -> None:
     from openreml_dist.app.report.fixed_tests_table import fixed_tests_table
     from openreml_dist.app.report.result_files import finish, write_tables, written_files
 
+    here.terminal.news.enter(State.WRITING)
     with here.grid.together("writing the results"):
         if here.grid.is_root:
             write_tables(results, here.directory)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED
+from openreml_dist.app.report.heartbeat import beating
 from openreml_dist.app.report.run_directory import leave_failure, prepare_run_directory
 from openreml_dist.errors import OpenREMLError, files_named
 from openreml_dist.log import LOGGER, logging_to
@@ -75,7 +76,8 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
         prepared = prepare_run_directory(settings.run_dir, settings.overwrite) if grid.is_root else None
     directory = grid.broadcast_object(prepared)
     assert directory is not None
-    with logging_to(directory, grid.rank):
+    every = settings.launcher.heartbeat_seconds if grid.is_root else 0.0
+    with logging_to(directory, grid.rank), beating(directory, terminal.news, every, placement.launcher, grid.shape.size):
         try:
             with launch.ended_politely(grid.rank), out_of_memory_named(grid.rank), files_named():
                 ready = time.perf_counter()

@@ -16,12 +16,16 @@ from openreml_dist.store.files import written_aside
 RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "steps.jsonl"
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
 CONFIG = "config.yaml"
+HEARTBEAT = "heartbeat.json"
+STOP, STOP_NOW, STOP_AFTER_ITERATION = "stop", "now", "after-iteration"  # a file that others write, and its one word
 OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a later one
     *(RESULT, CONFIG, STEPS, HSQ, PICTURE, INDI_BLP, SNP_BLP),
+    *(HEARTBEAT, STOP),
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
     "rank-[0-9]*.log",
 )
-FINISHED = ("converged", "converged_at_bound", "not_identified", "iteration_limit", "stalled")
+ANSWERS = ("converged", "converged_at_bound")
+FINISHED = (*ANSWERS, "not_identified", "iteration_limit", "stalled")
 
 
 def prepare_run_directory(wanted: str | None, overwrite: bool) -> Path:
