@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
@@ -11,6 +11,7 @@ from openreml_dist.app.cli import compose, exit_with
 from openreml_dist.app.report.heartbeat import State
 from openreml_dist.app.session import Session, session
 from openreml_dist.app.startup import uncollected
+from openreml_dist.app.sweep.asked import is_asked_for
 from openreml_dist.config import FitConfig
 from openreml_dist.log import LOGGER
 
@@ -26,15 +27,17 @@ def main() -> None:
 
 
 def jobs() -> int:
-    """Run the fits of the command line; with ``--multirun`` one after the other. Collective.
-
-    The first job began with the process, any other when its turn came.
+    """Run the fit of the command line, which began with the process; with ``--multirun`` those of a sweep. Collective.
 
     Returns:
-        The worst exit code.
+        The exit code; of a sweep the worst.
     """
-    begun = chain([_BEGUN], iter(time.perf_counter, None))
-    exit_code = compose("fit", FitConfig, lambda settings: fit(settings, next(begun)))
+    if is_asked_for(sys.argv[1:]):
+        from openreml_dist.app.sweep.run import sweep
+
+        exit_code = sweep(sys.argv[1:])
+    else:
+        exit_code = compose("fit", FitConfig, lambda settings: fit(settings, _BEGUN))
     launch.disconnect()
     return exit_code
 
