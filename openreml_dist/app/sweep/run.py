@@ -119,15 +119,23 @@ def _planned(hydra: Hydra, config: DictConfig, folder: Path) -> list[Planned]:
     sweeper = config.hydra.sweeper
     if "basic_sweeper" not in str(sweeper.get("_target_", "")):
         raise ConfigError(f"hydra/sweeper: {sweeper.get('_target_')} is not basic, the one that this program knows")
-    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    params = _as_written(sweeper.params or {})
+    given = _as_written(config.hydra.overrides.task)
     parser = OverridesParser.create(config_loader=hydra.config_loader)
 
     def compose(overrides: Sequence[str]) -> FitConfig:
         with configuration_named("fit"):
             return settings_of(_without_hydra(hydra.config_loader.load_sweep_config(config, list(overrides))))
 
-    points = points_of(parser.parse_overrides([*params, *config.hydra.overrides.task]))
+    points = points_of(parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *given]))
     return plan_sweep(points, folder, compose)
+
+
+def _as_written(values: Any) -> Any:
+    """Plain lists and mappings, in which ${...} is kept for each point."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(values, resolve=False) if OmegaConf.is_config(values) else values
 
 
 def _ranks(placement: launch.Placement, config: DictConfig) -> ProcessGrid | None:
