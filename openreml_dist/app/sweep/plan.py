@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from openreml_dist.app.report.run_directory import ANSWERS, FINISHED
 from openreml_dist.app.report.run_state import Standing, read_run
 from openreml_dist.app.sweep.points import Point
 from openreml_dist.config import FitConfig
-from openreml_dist.errors import ConfigError
+from openreml_dist.errors import ConfigError, InputError
 
 NO_PART_OF_THE_ANSWER = ("run_dir", "overwrite", "launcher", "grid")  # settings: where and on what a fit is computed
 
@@ -82,6 +83,18 @@ def differences(settings: FitConfig, result: dict[str, Any]) -> list[str]:
     return [name for name in names if wanted.get(name) != had.get(name) and name.partition(".")[0] not in NO_PART_OF_THE_ANSWER]
 
 
+def changed_inputs(settings: FitConfig, result: dict[str, Any]) -> list[str]:
+    """Paths of tables and GRMs that are not what a result was made from; none where they are gone. Local."""
+    from openreml_dist.app.report.provenance import input_digests
+
+    had = result.get("inputs", {})
+    try:
+        digests = input_digests(settings)
+    except (OSError, InputError):
+        return []
+    return [path for path, digest in digests.items() if path in had and had[path] != digest]
+
+
 def _plan(point: Point, folder: Path, compose: Callable[[Sequence[str]], FitConfig]) -> Planned:
     try:
         settings = compose(point.overrides)
@@ -96,19 +109,27 @@ def _plan(point: Point, folder: Path, compose: Callable[[Sequence[str]], FitConf
         return replace(plan, action=Action.SKIP, why=f"is running already, as process {beat.get('pid')} on {beat.get('host')}")
     if settings.overwrite or not state.result:
         return plan
-    status = state.result.get("status")
+    return _after(plan, settings, state.result)
+
+
+def _after(plan: Planned, settings: FitConfig, result: dict[str, Any]) -> Planned:
+    """What is done with a point whose folder holds the result of an earlier fit."""
+    run_dir, status = plan.run_dir, result.get("status")
     if status not in ANSWERS:
-        return replace(plan, more=(*more, "overwrite=true")) if status in FINISHED else plan
-    if others := differences(settings, state.result):
+        return replace(plan, more=(*plan.more, "overwrite=true")) if status in FINISHED else plan
+    if others := differences(settings, result):
         why = f"{run_dir} holds the result of other settings ({', '.join(others)}); overwrite=true replaces it"
+        return replace(plan, action=Action.REFUSE, why=why)
+    if changed := changed_inputs(settings, result):
+        why = f"{run_dir} holds the result of other data ({', '.join(changed)} has changed); overwrite=true replaces it"
         return replace(plan, action=Action.REFUSE, why=why)
     return replace(plan, action=Action.SKIP, why=f"finished before: {status}")
 
 
 def quoted(value: str) -> str:
     """As Hydra reads it on the command line, whatever is in it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"'{escaped}'"
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
