@@ -156,6 +156,7 @@ class LauncherConfig:
     device: str = "auto"  # auto, cpu, cuda
     threads: Optional[int] = None  # a rank; None shares the cores given among the ranks of a host
     timeout_seconds: float = 600.0  # of one exchange between ranks
+    profile: Optional[int] = None  # number of an iteration whose steps rank 0 writes to trace.json, for Perfetto
     heartbeat_seconds: float = 5.0  # between two lines of life in heartbeat.json; 0 writes none
 
 

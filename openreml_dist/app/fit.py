@@ -68,6 +68,7 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     from openreml_dist.app.estimation import run_fit
     from openreml_dist.app.predictions import predict
     from openreml_dist.app.report.lines import place_line
+    from openreml_dist.app.report.profiler import traced
     from openreml_dist.app.report.provenance import profile_of_rank
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
     from openreml_dist.reml.traits import trait_estimates
@@ -83,7 +84,8 @@ def estimate(settings: FitConfig, here: Session) -> Results:
         from openreml_dist.app.from_matrices import prepare
     job = prepare(settings, here)
     news.enter(State.ITERATING)
-    found = run_fit(job.engine, settings.solver, here)
+    with traced(settings.launcher.profile if here.grid.is_root else None, news, here.directory):
+        found = run_fit(job.engine, settings.solver, here)
     fitted = here.seconds()
     news.enter(State.PREDICTING)
     tests = job.test(found)

@@ -91,6 +91,7 @@ OTHER = {  # of every setting a value that none of the runs above has
     "launcher.device": ["launcher.device=cpu"],
     "launcher.threads": ["launcher.threads=1"],
     "launcher.timeout_seconds": ["launcher.timeout_seconds=50"],
+    "launcher.profile": ["launcher.profile=1"],
     "launcher.heartbeat_seconds": ["launcher.heartbeat_seconds=1"],
     "output.blup": ["output.blup=true"],
     "output.pev": ["output.pev=true"],

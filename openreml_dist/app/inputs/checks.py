@@ -51,6 +51,7 @@ def check_settings(settings: FitConfig) -> None:
         ("solver.mcse", solver.mcse, 0 < solver.mcse < math.inf, "a share of the standard error, above 0"),
         ("launcher.threads", launcher.threads, launcher.threads is None or launcher.threads > 0, "a number of threads"),
         ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
+        ("launcher.profile", launcher.profile, launcher.profile is None or launcher.profile > 0, "an iteration, 1 or later"),
         ("launcher.heartbeat_seconds", launcher.heartbeat_seconds, 0 <= launcher.heartbeat_seconds < math.inf, "a time, or 0"),
     ]
     for name, value, holds, wanted in rules:

@@ -64,7 +64,7 @@ class Results:
         traits: of several traits; else empty.
         predictions: what was written beside the estimates.
         timings: seconds of the stages.
-        profile: of each rank, what it has computed and received, and the most memory it has held.
+        profile: of each rank, what it has computed, received and waited for, and the most memory it has held.
         engine: what that alone has to report.
     """
 
@@ -77,7 +77,7 @@ class Results:
     traits: list[Estimate]
     predictions: Predictions
     timings: Timings
-    profile: list[dict[str, int]]
+    profile: list[dict[str, float]]
     engine: EngineReport
 
     @property

@@ -17,10 +17,11 @@ RESULT, HSQ, PICTURE, STEPS = "result.json", "result.hsq", "convergence.png", "s
 INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # the table's name goes on with its format
 CONFIG = "config.yaml"
 HEARTBEAT = "heartbeat.json"
+TRACE = "trace.json"
 STOP, STOP_NOW, STOP_AFTER_ITERATION = "stop", "now", "after-iteration"  # a file that others write, and its one word
 OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a later one
     *(RESULT, CONFIG, STEPS, HSQ, PICTURE, INDI_BLP, SNP_BLP),
-    *(HEARTBEAT, STOP),
+    *(HEARTBEAT, STOP, TRACE),
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
     "rank-[0-9]*.log",
 )
