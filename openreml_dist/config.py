@@ -157,6 +157,8 @@ class LauncherConfig:
     threads: Optional[int] = None  # a rank; None shares the cores given among the ranks of a host
     timeout_seconds: float = 600.0  # of one exchange between ranks
     grace_seconds: float = 20.0  # from a signal that ends the job until it ends, finished with its evaluation or not
+    profile: Optional[int] = None  # number of an iteration whose steps rank 0 writes to trace.json, for Perfetto
+    heartbeat_seconds: float = 5.0  # between two lines of life in heartbeat.json; 0 writes none
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,14 +29,16 @@ T = TypeVar("T")
 
 @dataclass
 class Counters:
-    """What this rank has computed in tiled linear algebra, and received, since the grid was made.
+    """What this rank has computed in tiled linear algebra, and received, and waited for, since the grid was made.
 
-    A multiplication and an addition are two flops; products with a triangle count as full ones, as they are done.
+    A multiplication and an addition are two flops; products with a triangle count as full ones, as they are done. Seconds are
+    those in which the host waits for other ranks; an accelerator's own stream may wait beside it.
     """
 
     flops: int = 0
     bytes_received: int = 0
     messages_received: int = 0
+    seconds_waited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Transfer:
     """
 
     work: dist.Work | Signal | None = None
+    counters: Counters = field(default_factory=Counters)
 
     def has_arrived(self) -> bool:
         """Whether ``wait`` would return at once. Local."""
@@ -54,7 +58,7 @@ class Transfer:
     def wait(self) -> None:
         """Wait for the end. Raises RankLostError if a peer is lost."""
         if self.work is not None:
-            with _lost_ranks_named():
+            with _waiting(self.counters):
                 self.work.wait()
 
 
@@ -207,11 +211,11 @@ class ProcessGrid:
         with _lost_ranks_named():
             work = dist.gather(values, parts, dst=rank, group=group, async_op=True)
         if parts is None:
-            return Transfer(work)
+            return Transfer(work, self.counters)
         del parts[dist.get_group_rank(group, rank)]
         for part in parts:
             self._count(part)
-        return PendingSum(work, values, tuple(parts))
+        return PendingSum(work, self.counters, values, tuple(parts))
 
     def _broadcast_(self, values: Tensor, source: int, group: dist.ProcessGroup | None) -> Transfer:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
@@ -221,7 +225,7 @@ class ProcessGrid:
             work = dist.broadcast(values, src=source, group=group, async_op=True)
         if source != self.rank:
             self._count(values)
-        return Transfer(work)
+        return Transfer(work, self.counters)
 
     def _reduce_(
         self, values: Tensor, group: dist.ProcessGroup | None, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
@@ -229,7 +233,7 @@ class ProcessGrid:
         if group is None or values.numel() == 0 or dist.get_world_size(group) == 1:
             return values
         assert values.is_contiguous(), "a collective of a non-contiguous tensor delivers other numbers"
-        with _lost_ranks_named():
+        with _waiting(self.counters):
             dist.all_reduce(values, op=op, group=group)
         self._count(values)
         return values
@@ -252,7 +256,7 @@ class ProcessGrid:
         Collective: every rank calls it, with the same ranks.
         """
         assert self.host is not None
-        return Transfer(self.host.signal(ranks))
+        return Transfer(self.host.signal(ranks), self.counters)
 
     # Decisions and errors.
 
@@ -261,7 +265,7 @@ class ProcessGrid:
         if self.control_group is None:
             return value
         box = [value]
-        with _lost_ranks_named():
+        with _waiting(self.counters):
             dist.broadcast_object_list(box, src=rank, group=self.control_group, device=torch.device("cpu"))
         return box[0]
 
@@ -270,7 +274,7 @@ class ProcessGrid:
         if self.control_group is None:
             return [value]
         values: list[Any] = [None] * self.shape.size
-        with _lost_ranks_named():
+        with _waiting(self.counters):
             dist.all_gather_object(values, value, group=self.control_group)
         return values
 
@@ -297,7 +301,7 @@ class ProcessGrid:
                 raise failure
             return
         failed = torch.tensor([self.shape.size if failure is None else self.rank])
-        with _lost_ranks_named():
+        with _waiting(self.counters):
             dist.all_reduce(failed, op=dist.ReduceOp.MIN, group=self.control_group)
         first = int(failed.item())
         if first == self.shape.size:
@@ -334,6 +338,17 @@ LOST = re.compile(  # what gloo, its store and the ranks of a host say of a peer
     r"connection (closed|reset|refused)|timed? ?out|broken pipe|failed to pass monitoredBarrier|no signal of rank|pair closure",
     re.IGNORECASE,
 )
+
+
+@contextmanager
+def _waiting(counters: Counters) -> Iterator[None]:
+    """Count the time of the block as one in which other ranks are waited for, and name those that are lost."""
+    begun = time.perf_counter()
+    try:
+        with _lost_ranks_named():
+            yield
+    finally:
+        counters.seconds_waited += time.perf_counter() - begun
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -40,7 +41,7 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
     """Compose ``conf/<name>.yaml`` with the overrides of the command line and call ``run`` with typed settings.
 
     Returns:
-        What ``run`` returned, the exit code; with ``--multirun`` or ``--cfg`` the worst of all jobs.
+        What ``run`` returned, the exit code; with ``--multirun`` the worst of all jobs.
     Raises:
         ConfigError: for an unknown key, a value of the wrong type, or a mandatory value that is missing.
     """
@@ -49,7 +50,6 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
         from hydra import compose as compose_once
         from hydra import initialize_config_dir
         from hydra.core.config_store import ConfigStore
-        from hydra.errors import HydraException
         from omegaconf import DictConfig, OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
@@ -69,7 +69,7 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
             failures.append(error)  # raised below: Hydra would print lines of its own around it
 
     folder, arguments = str(config_directory()), sys.argv[1:]
-    try:
+    with configuration_named(name):
         if all(map(_SETTING.match, arguments)):
             with initialize_config_dir(folder, version_base="1.3"):
                 config = compose_once(name, arguments)
@@ -78,9 +78,23 @@ def compose(name: str, schema: type[Settings], run: Callable[[Settings], int]) -
             hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)()
         if failures:
             raise failures[0]
+    return max(exit_codes)
+
+
+@contextmanager
+def configuration_named(name: str) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf say of a configuration into one message. Local.
+
+    Raises:
+        ConfigError: what is wrong, and where all settings are listed.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"configuration: {_explained(error)}\nSee openreml-{name} --help for every key") from error
-    return max(exit_codes)
 
 
 def _explained(error: Exception) -> str:

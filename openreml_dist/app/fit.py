@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import compose, exit_with
+from openreml_dist.app.report.heartbeat import State
 from openreml_dist.app.session import Session, session
 from openreml_dist.app.startup import uncollected
+from openreml_dist.app.sweep.asked import is_asked_for
 from openreml_dist.config import FitConfig
 from openreml_dist.log import LOGGER
 
@@ -25,15 +27,17 @@ def main() -> None:
 
 
 def jobs() -> int:
-    """Run the fits of the command line; with ``--multirun`` one after the other. Collective.
-
-    The first job began with the process, any other when its turn came.
+    """Run the fit of the command line, which began with the process; with ``--multirun`` those of a sweep. Collective.
 
     Returns:
-        The worst exit code.
+        The exit code; of a sweep the worst.
     """
-    begun = chain([_BEGUN], iter(time.perf_counter, None))
-    exit_code = compose("fit", FitConfig, lambda settings: fit(settings, next(begun)))
+    if is_asked_for(sys.argv[1:]):
+        from openreml_dist.app.sweep.run import sweep
+
+        exit_code = sweep(sys.argv[1:])
+    else:
+        exit_code = compose("fit", FitConfig, lambda settings: fit(settings, _BEGUN))
     launch.disconnect()
     return exit_code
 
@@ -64,19 +68,25 @@ def estimate(settings: FitConfig, here: Session) -> Results:
     from openreml_dist.app.estimation import run_fit
     from openreml_dist.app.predictions import predict
     from openreml_dist.app.report.lines import place_line
+    from openreml_dist.app.report.profiler import traced
     from openreml_dist.app.report.provenance import profile_of_rank
     from openreml_dist.app.report.results import Results, Timings, seconds_by_phase
     from openreml_dist.reml.traits import trait_estimates
 
+    news = here.terminal.news
     here.say(place_line(here))
     LOGGER.info(place_line(here))
+    news.enter(State.READING)
 
     if settings.data.genotypes is not None:
         from openreml_dist.app.from_genotypes import prepare
     else:
         from openreml_dist.app.from_matrices import prepare
     job = prepare(settings, here)
-    found, tests, fitted = run_fit(job, settings, here)
+    news.enter(State.ITERATING)
+    with traced(settings.launcher.profile if here.grid.is_root else None, news, here.directory):
+        found, tests, fitted = run_fit(job, settings, here)
+    news.enter(State.PREDICTING)
     tested = here.seconds()
     predictions = predict(job, found, here.directory)
     timings = Timings(here.startup, job.read, fitted, seconds_by_phase(found), tested - fitted, here.seconds() - tested)
@@ -107,6 +117,7 @@ def report(results: Results, here: Session) -> None:
     from openreml_dist.app.report.fixed_tests_table import fixed_tests_table
     from openreml_dist.app.report.result_files import finish, write_tables, written_files
 
+    here.terminal.news.enter(State.WRITING)
     with here.grid.together("writing the results"):
         if here.grid.is_root:
             write_tables(results, here.directory)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED
-from openreml_dist.app.report.run_directory import leave_failure, prepare_run_directory
+from openreml_dist.app.report.heartbeat import beating
+from openreml_dist.app.report.run_directory import CUT_SHORT, leave_failure, prepare_run_directory
 from openreml_dist.errors import InterruptionError, OpenREMLError, StopRequestedError, files_named
 from openreml_dist.log import LOGGER, logging_to
 
@@ -90,7 +91,8 @@ def session(settings: FitConfig, begun: float) -> Iterator[Session]:
         os._exit(error.exit_code)
 
     interruption = Interruption(grid, directory, settings.launcher.grace_seconds, note, abandon)
-    with logging_to(directory, grid.rank):
+    every = settings.launcher.heartbeat_seconds if grid.is_root else 0.0
+    with logging_to(directory, grid.rank), beating(directory, terminal.news, every, placement.launcher, grid.shape.size):
         try:
             with interruption.watched(), out_of_memory_named(grid.rank), files_named():
                 ready = time.perf_counter()
@@ -106,6 +108,6 @@ def _leave_failure(error: Exception | KeyboardInterrupt, directory: Path | None)
     message = str(error) or ("interrupted" if exit_code == INTERRUPTED else type(error).__name__)
     LOGGER.error(message, exc_info=not isinstance(error, OpenREMLError))
     if directory is not None:
-        status = "interrupted" if isinstance(error, InterruptionError | StopRequestedError) else "failed"
+        status = CUT_SHORT if isinstance(error, InterruptionError | StopRequestedError) else "failed"
         failure = {"status": status, "exit_code": exit_code, "message": message, "command": sys.argv}
         leave_failure(directory, failure)

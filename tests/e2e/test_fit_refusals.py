@@ -204,7 +204,7 @@ def test_a_failed_run_leaves_nothing_of_the_one_before(cohort: Cohort, bad: Path
     again = fit("inside", tmp_path / "run", *cohort.data(), f"data.grm={bad}/strangers.grm.zarr", "overwrite=true")
     assert again.exit_code == 2
     assert again.result["status"] == "failed"
-    assert {path.name for path in again.run_dir.iterdir()} == {"result.json", "rank-0.log"}
+    assert {path.name for path in again.run_dir.iterdir()} == {"result.json", "heartbeat.json", "rank-0.log"}
     assert "no sample" in (again.run_dir / "rank-0.log").read_text()
     assert "converged" not in (again.run_dir / "rank-0.log").read_text()
 

@@ -211,7 +211,7 @@ def test_limit_of_iterations_leaves_no_file_that_looks_like_an_answer(cohort: Co
     run = fit("inside", tmp_path / "run", *cohort.data(), *unfinished)
     result: dict[str, Any] = run.result
     assert (run.exit_code, result["status"], result["exit_code"]) == (3, "iteration_limit", 3)
-    left = {"result.json", "convergence.png", "config.yaml", "steps.jsonl", "checkpoint.json", "rank-0.log"}
+    left = {"result.json", "convergence.png", "config.yaml", "steps.jsonl", "checkpoint.json", "heartbeat.json", "rank-0.log"}
     assert {path.name for path in run.run_dir.iterdir()} == left
     assert (
         "iteration_limit" in run.output and "result.hsq and predictions are written of fits that have converged" in run.output

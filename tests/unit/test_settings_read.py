@@ -93,6 +93,8 @@ OTHER = {  # of every setting a value that none of the runs above has
     "launcher.threads": ["launcher.threads=1"],
     "launcher.timeout_seconds": ["launcher.timeout_seconds=50"],
     "launcher.grace_seconds": ["launcher.grace_seconds=5"],
+    "launcher.profile": ["launcher.profile=1"],
+    "launcher.heartbeat_seconds": ["launcher.heartbeat_seconds=1"],
     "output.blup": ["output.blup=true"],
     "output.pev": ["output.pev=true"],
     "output.format": ["output.format=parquet", "output.format=parquet output.blup=true"],

@@ -54,6 +54,8 @@ def check_settings(settings: FitConfig) -> None:
         ("launcher.grace_seconds", launcher.grace_seconds, 0 <= launcher.grace_seconds < math.inf, "a time, at least 0"),
         ("resume", settings.resume, settings.resume in RESUME, f"one of {', '.join(RESUME)}"),
         ("launcher.timeout_seconds", launcher.timeout_seconds, 0 < launcher.timeout_seconds < math.inf, "a time above 0"),
+        ("launcher.profile", launcher.profile, launcher.profile is None or launcher.profile > 0, "an iteration, 1 or later"),
+        ("launcher.heartbeat_seconds", launcher.heartbeat_seconds, 0 <= launcher.heartbeat_seconds < math.inf, "a time, or 0"),
     ]
     for name, value, holds, wanted in rules:
         if not holds:

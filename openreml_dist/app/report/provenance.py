@@ -52,8 +52,8 @@ def input_digests(settings: FitConfig) -> dict[str, str]:
     return digests
 
 
-def profile_of_rank(grid: ProcessGrid) -> dict[str, int]:
-    """What this rank has computed in tiled linear algebra and received, and the most memory it has held. Local."""
+def profile_of_rank(grid: ProcessGrid) -> dict[str, float]:
+    """What this rank has computed in tiled linear algebra, received and waited for, and its most memory. Local."""
     return {"rank": grid.rank, **asdict(grid.counters), "peak_memory_bytes": _peak_memory()}
 
 

@@ -62,7 +62,7 @@ class Results:
         traits: of several traits; else empty.
         predictions: what was written beside the estimates.
         timings: seconds of the stages.
-        profile: of each rank, what it has computed and received, and the most memory it has held.
+        profile: of each rank, what it has computed, received and waited for, and the most memory it has held.
         engine: what that alone has to report.
         digests: of inputs that it alone reads, by path.
     """
@@ -76,7 +76,7 @@ class Results:
     traits: list[Estimate]
     predictions: Predictions
     timings: Timings
-    profile: list[dict[str, int]]
+    profile: list[dict[str, float]]
     engine: EngineReport
     digests: Mapping[str, str]
 

@@ -18,16 +18,20 @@ INDI_BLP, SNP_BLP, BLUP_TABLE = "result.indi.blp", "result.snp.blp", "blup"  # t
 CONFIG = "config.yaml"
 CHECKPOINT, BATCHES = "checkpoint.json", "checkpoint.npz"
 REQUEUE = "requeue"  # left by a job that a scheduler has ended: it wants to be started again
-STOP, STOP_NOW, STOP_AFTER_ITERATION = "stop", "now", "after-iteration"  # a file, and the words in it
+HEARTBEAT = "heartbeat.json"
+TRACE = "trace.json"
+STOP, STOP_NOW, STOP_AFTER_ITERATION = "stop", "now", "after-iteration"  # a file that others write, and its one word
 OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a later one
     *(RESULT, CONFIG, STEPS, HSQ, PICTURE, INDI_BLP, SNP_BLP),
     *(f"{BLUP_TABLE}.tsv", f"{BLUP_TABLE}.parquet"),
-    *(CHECKPOINT, BATCHES, REQUEUE, STOP),
+    *(CHECKPOINT, BATCHES, REQUEUE, HEARTBEAT, STOP, TRACE),
     "rank-[0-9]*.log",
 )
 KEPT_TO_RESUME = (CHECKPOINT, BATCHES, "rank-[0-9]*.log")
 UNFINISHED = ("iteration_limit", "stopped")  # statuses of a result that could be improved by going on
-FINISHED = ("converged", "converged_at_bound", "not_identified", "stalled", *UNFINISHED)
+CUT_SHORT = "interrupted"  # of a run that was asked to end
+ANSWERS = ("converged", "converged_at_bound")
+FINISHED = (*ANSWERS, "not_identified", "stalled", *UNFINISHED)
 RESUME = ("auto", "never", "require")
 
 

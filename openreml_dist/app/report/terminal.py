@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openreml_dist.app.report.decimals import decimals_notes
+from openreml_dist.app.report.heartbeat import News
 from openreml_dist.app.report.numbers import Format, Pair, columns
 from openreml_dist.app.report.warnings import warnings
 from openreml_dist.grid import Progress as Report
@@ -26,9 +27,14 @@ WIDTH, PLACES = 15, 11  # of a parameter there: with what stands between, digits
 
 
 class Terminal:
-    """The terminal of rank 0; on other ranks it stays silent. Everything here is local."""
+    """The terminal of rank 0; on other ranks it stays silent. Everything here is local.
+
+    Attributes:
+        news: what was shown last, also where rank 0 has no screen.
+    """
 
     def __init__(self, rank: int) -> None:
+        self.news = News()
         self._console = Console(quiet=rank != 0, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("  {task.description}"),
@@ -37,13 +43,14 @@ class Terminal:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=rank != 0 or not self._console.is_terminal,
+            disable=not self._console.is_terminal,
         )
         self._formats: list[Format] = []  # of the parameters in the lines of iterations, chosen by the first
 
     def say(self, *lines: str) -> None:
         """Print lines as they are."""
         for line in lines:
+            self.news.hear(line)
             self._console.print(line, markup=False)
 
     def show(self, *tables: Table) -> None:
@@ -54,13 +61,17 @@ class Terminal:
 
     def phase(self, name: str) -> Report:
         """Watch a phase: what is returned takes the finished part, and shows a bar once the phase has lasted a while."""
-        if self._bar.disable:
+        if self._console.quiet:
             return no_progress
+        note = self.news.begin(name)
+        if self._bar.disable:
+            return note
         begun = time.monotonic()
         task: TaskID | None = None
 
         def report(done: float) -> None:
             nonlocal task
+            note(done)
             if task is None and done < 1.0 and time.monotonic() - begun > SECONDS_BEFORE_BAR:
                 self._bar.start()
                 task = self._bar.add_task(name, total=1.0)
@@ -85,6 +96,7 @@ class Terminal:
         values += " ..." if len(step.theta) > SHOWN_PARAMETERS else ""
         seconds = sum(step.seconds.values())
         bounds = "  at bound" if bool(iteration.at_bound.any()) else ""
+        self.news.iterated(iteration.number, step.loglik)
         trials = f"  {iteration.evaluations} evaluations" if iteration.evaluations > 1 else ""
         self.say(
             f"{iteration.number:4d}{step.loglik:16.5f}{values}{iteration.largest_move:14.1e}{seconds:9.2f}"
