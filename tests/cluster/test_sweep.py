@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.data import Cohort, make_cohort
+from tests.cluster.slurm import CHECKOUT, Slurm
+from tests.e2e.data import Cohort
 from tests.e2e.programs import FIT
-from tests.e2e.test_slurm import CHECKOUT, Slurm, pytestmark, slurm
 
-__all__ = ["pytestmark", "slurm"]
 LAUNCHER = ["partition=main", "nodes=2", "tasks_per_node=1", "cpus_per_task=1", "timeout_min=5", "mem_gb=null"]
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return make_cohort(tmp_path_factory.mktemp("cohort"))
 
 
 def sweep(cluster: Slurm, folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:

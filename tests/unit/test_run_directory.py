@@ -26,6 +26,7 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch
     folders = [prepare_run_directory(None, overwrite=False) for _ in range(3)]
     assert [str(folder) for folder in folders] == [f"runs/2030-01-02_03-04-05{end}" for end in ("", "_2", "_3")]
     assert all(folder.is_dir() for folder in folders)
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
 
 
 @pytest.mark.parametrize("status", [*FINISHED, "failed"])

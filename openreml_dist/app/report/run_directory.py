@@ -32,6 +32,7 @@ UNFINISHED = ("iteration_limit", "stopped")  # statuses of a result that could b
 CUT_SHORT = "interrupted"  # of a run that was asked to end
 ANSWERS = ("converged", "converged_at_bound")
 FINISHED = (*ANSWERS, "not_identified", "stalled", *UNFINISHED)
+PRIVATE = 0o700  # a new folder is the user's alone: results of people are nobody else's
 RESUME = ("auto", "never", "require")
 
 
@@ -57,7 +58,7 @@ def prepare_run_directory(wanted: str | None, overwrite: bool, resume: str = "ne
     if resume == "require" and not goes_on:
         raise ConfigError(f"resume=require: {directory} holds no unfinished run")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
     if not os.access(directory, os.W_OK | os.X_OK):
