@@ -63,8 +63,9 @@ def prepare_run_directory(wanted: str | None, overwrite: bool, resume: str = "ne
         raise ConfigError(f"run_dir: {directory} cannot be made: {error.strerror}") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigError(f"run_dir: {directory} cannot be written to; choose a folder where you may write")
-    for pattern in (one for one in OWN if not (goes_on and one in KEPT_TO_RESUME)):
-        for stale in [*directory.glob(pattern), *directory.glob(f"{pattern}.*.partial")]:
+    for pattern in OWN:
+        whole = [] if goes_on and pattern in KEPT_TO_RESUME else directory.glob(pattern)
+        for stale in [*whole, *directory.glob(f"{pattern}.*.partial")]:
             stale.unlink(missing_ok=True)
     return directory
 
@@ -75,6 +76,8 @@ def leave_failure(directory: Path, failure: dict[str, Any]) -> None:
         write_json(directory / RESULT, failure)
         if failure["exit_code"] == InterruptionError.exit_code:
             write_text(directory / REQUEUE, "")
+        else:
+            (directory / REQUEUE).unlink(missing_ok=True)
 
 
 def end_checkpoint(directory: Path, status: str) -> None:
