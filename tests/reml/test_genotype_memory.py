@@ -21,6 +21,7 @@ from openreml_dist.plan import genotypes as planner
 from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.reml.stochastic import evaluation, problem, start
 from openreml_dist.reml.stochastic.accuracy import Target
+from openreml_dist.reml.stochastic.batches import Batches
 from openreml_dist.reml.stochastic.problem import Problem
 from openreml_dist.reml.stochastic.schedule import Probing
 from tests.helpers.gloo import spawn
@@ -50,7 +51,7 @@ def evaluated(n: int, m: int, K: int, cache: float) -> None:
     start.haseman_elston(made, seed=1)
     start.derivatives_gram(made, seed=1)
     theta = torch.tensor([0.1 / K] * K + [0.9], dtype=torch.float64)
-    assert evaluation.step_at(made, theta, Probing.ACCURATE, {}, Target(0.9, 32, seed=1)) is not None
+    assert evaluation.step_at(made, theta, Probing.ACCURATE, {}, Target(0.9, 32, seed=1), Batches()) is not None
 
 
 def peak(n: int, m: int, K: int, cache: float) -> float:
