@@ -166,6 +166,7 @@ class PlanConfig:
     """``openreml-plan``: memory and time of a fit before it is started, or the rates of this machine."""
 
     mode: str = "plan"  # plan, or calibrate
+    format: str = "table"  # table, or sbatch: the first lines of a batch file for SLURM
     num_samples: Optional[int] = None
     genotypes: Optional[str] = None  # instead: people x SNPs, as 500000x600000, of a fit without GRMs
     num_components: int = 1  # of these SNPs
@@ -175,6 +176,7 @@ class PlanConfig:
     num_fixed: int = 1  # columns of X
     traces: str = "auto"  # that memory is planned for: auto, exact or hutchinson
     ranks: int = 1
+    ranks_per_node: Optional[int] = None  # None is 4 of GPUs; of CPUs 1 in a batch file, in a table all on this host
     machine: str = "this"  # this, h100-nvlink, h100-ib, a100
     grid: GridConfig = field(default_factory=GridConfig)
     tile_size: Optional[int] = None  # None is that of openreml-fit

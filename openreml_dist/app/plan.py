@@ -20,6 +20,7 @@ from openreml_dist.app.report.plan_tables import (
 from openreml_dist.config import PlanConfig
 from openreml_dist.errors import ConfigError
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
+from openreml_dist.plan.batch import BatchJob
 from openreml_dist.plan.cost import EVALUATIONS, plan
 from openreml_dist.plan.genotype_cost import plan_genotypes
 from openreml_dist.plan.genotypes import GenotypeFit
@@ -49,6 +50,12 @@ def _of_genotypes(settings: PlanConfig) -> str | None:
     return None if settings.genotypes is not None else "it is one of genotypes=NxM, a fit without GRMs"
 
 
+def _nodes(settings: PlanConfig) -> str | None:
+    return _on_gpu(settings) and "GPUs are put on nodes by format=sbatch" if settings.format == "table" else None
+
+
+FORMATS = ("table", "sbatch")
+GPUS_OF_A_NODE, CPUS_OF_A_GPU = 4, 8
 OF_MATRICES = ("num_samples", "num_kernels", "num_generated", "traces", "tile_size", "grid.rows", "grid.columns")
 
 
@@ -59,6 +66,7 @@ RULES = rules_for(
         **dict.fromkeys(("num_components", "mcse"), _of_genotypes),
         **dict.fromkeys(("kernel_cache_gb", "read_gb_per_second"), _grms),
         "threads": _on_gpu,
+        "ranks_per_node": _nodes,
         "grid.share_memory": lambda settings: _matrices(settings) or _on_gpu(settings),
         "chunk_size": lambda settings: _matrices(settings) or _grms(settings),
     },
@@ -79,6 +87,8 @@ def run(settings: PlanConfig) -> int:
     """
     if settings.mode not in ("plan", "calibrate"):
         raise ConfigError(f"mode: {settings.mode!r} is neither plan nor calibrate")
+    if settings.format not in FORMATS:
+        raise ConfigError(f"format: {settings.format!r} is neither {' nor '.join(FORMATS)}")
     refuse_unread(settings, PlanConfig(), RULES_OF_CALIBRATION if settings.mode == "calibrate" else RULES)
     if settings.mode == "calibrate":
         return _calibrate()
@@ -127,7 +137,7 @@ def _plan(settings: PlanConfig) -> int:
     size = check(settings)
     machine = _machine(settings)
     grid = GridShape.choose(settings.ranks, settings.grid.rows, settings.grid.columns)
-    if machine.cores and settings.ranks > 1:  # all on this host
+    if machine.cores and 1 < settings.ranks <= _ranks_on_node(settings, machine):  # all on one host
         grid = replace(grid, shares_memory=settings.grid.share_memory)
     tile_size = settings.tile_size or choose_tile_size(size, grid, on_gpu=machine.cores == 0)
     fit = FitSize(
@@ -138,6 +148,11 @@ def _plan(settings: PlanConfig) -> int:
         cache_bytes=1e9 * settings.kernel_cache_gb,
     ).with_traces(settings.traces)
     made = plan(TileLayout(size, tile_size, grid), fit, machine)
+    if settings.format == "sbatch":
+        check_memory(made.layout, fit, machine.memory_bytes, on_device=machine.cores == 0)
+        host = made.memory.total if machine.cores else made.memory.kernels + made.memory.chunks
+        print(_batch(settings, machine, host, made.fit_seconds[settings.traces]).header(head(made, fit)))
+        return 0
     terminal = Terminal(0)
     terminal.say(head(made, fit))
     if busy := remark(machine.other_cores):
@@ -147,12 +162,28 @@ def _plan(settings: PlanConfig) -> int:
     return 0
 
 
+def _ranks_on_node(settings: PlanConfig, machine: Machine) -> int:
+    if settings.ranks_per_node is not None:
+        return min(settings.ranks_per_node, settings.ranks)
+    if machine.cores:
+        return 1 if settings.format == "sbatch" else settings.ranks
+    return min(GPUS_OF_A_NODE, settings.ranks)
+
+
+def _batch(settings: PlanConfig, machine: Machine, host_bytes: float, seconds: float | None) -> BatchJob:
+    """What to ask SLURM for; ``machine`` is what a rank has."""
+    on_node = _ranks_on_node(settings, machine)
+    cpus = (settings.threads or max(1, machine.cores // on_node)) if machine.cores else CPUS_OF_A_GPU
+    return BatchJob(settings.ranks, on_node, cpus, machine.cores == 0, host_bytes, seconds)
+
+
 def _machine(settings: PlanConfig) -> Machine:
     """What each of the ranks has of the machine, with what the user knows better."""
     machine = load_machine(settings.machine)
     if machine.cores:
-        machine = machine.shared_by(settings.ranks, settings.threads or max(1, machine.cores // settings.ranks))
-        machine = replace(machine, memory_bytes=machine.memory_bytes / settings.ranks)
+        on_node = _ranks_on_node(settings, machine)
+        machine = machine.shared_by(on_node, settings.threads or max(1, machine.cores // on_node))
+        machine = replace(machine, memory_bytes=machine.memory_bytes / on_node)
     if settings.memory_gb is not None:
         machine = replace(machine, memory_bytes=1e9 * settings.memory_gb)
     if settings.read_gb_per_second is not None:
@@ -170,6 +201,11 @@ def _plan_genotypes(settings: PlanConfig) -> int:
     cache = 1e9 * settings.kernel_cache_gb
     fit = GenotypeFit(n, m, settings.num_components, settings.num_fixed, settings.ranks, cache, machine.cores == 0)
     made, terminal = plan_genotypes(fit, machine, settings.mcse), Terminal(0)
+    if settings.format == "sbatch":
+        fit.check(machine.memory_bytes)
+        seconds = None if made is None else made.read_seconds + made.fit_seconds
+        print(_batch(settings, machine, fit.memory.total, seconds).header(genotype_head(fit, machine)))
+        return 0
     terminal.say(genotype_head(fit, machine))
     if busy := remark(machine.other_cores):
         terminal.say(f"{machine.name} was measured while {busy}: openreml-plan mode=calibrate measures again")
@@ -197,6 +233,7 @@ def _check_numbers(settings: PlanConfig) -> None:
         "num_generated",
         "num_fixed",
         "ranks",
+        "ranks_per_node",
         "tile_size",
         "chunk_size",
         "threads",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.e2e.programs import environment
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
-NODES, CPUS_OF_A_NODE = 2, 16
+NODES, CPUS_OF_A_NODE = 2, 64
 SECONDS = 120.0
 ENDED = ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED", "TIMEOUT")
 
@@ -134,17 +135,20 @@ def ranks(run_dir: Path) -> dict[int, psutil.Process]:
 
 def wait_for_rank(number: int, run_dir: Path) -> psutil.Process:
     """The process of a rank, as soon as it is there."""
+    wait_until(lambda: number in ranks(run_dir))
+    return ranks(run_dir)[number]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until the condition holds."""
     deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        if number in (found := ranks(run_dir)):
-            return found[number]
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
-    raise TimeoutError(f"rank {number} has not started")
 
 
-def wait_for_file(path: Path) -> None:
-    """Until a file is there."""
-    deadline = time.monotonic() + SECONDS
-    while not path.exists():
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.02)
+def directives(script: Path) -> dict[str, str]:
+    """The options of the ``#SBATCH`` lines of a script; an option without a value has an empty one."""
+    lines = re.findall(r"^#SBATCH +(.*)$", script.read_text(), re.MULTILINE)
+    words = [word for line in lines for word in line.split(" #")[0].split()]
+    return {name: value for name, _, value in (word.removeprefix("--").partition("=") for word in words)}

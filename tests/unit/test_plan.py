@@ -22,6 +22,7 @@ from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
 from openreml_dist.plan import available
+from openreml_dist.plan.batch import BatchJob
 from openreml_dist.plan.cost import EVALUATIONS, plan, seconds_of
 from openreml_dist.plan.genotype_cost import GenotypePlan, plan_genotypes
 from openreml_dist.plan.genotypes import GenotypeFit
@@ -158,6 +159,8 @@ def test_calibration_beside_other_programs_is_said(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        (PlanConfig(format="pbs"), "format: 'pbs' is neither table nor sbatch"),
+        (PlanConfig(num_samples=10, ranks_per_node=0, machine="a100", format="sbatch"), "ranks_per_node: 0 is too small"),
         (PlanConfig(mode="guess"), "mode: 'guess' is neither plan nor calibrate"),
         (PlanConfig(machine="a100"), "num_samples is not given"),
         (PlanConfig(num_samples=0, machine="a100"), "num_samples: 0 is too small"),
@@ -193,6 +196,49 @@ def test_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "4 GB/s",
     ):
         assert words in printed
+
+
+def header(capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, str]:
+    """The options of the batch file of a plan; it is nothing but comments."""
+    assert run(PlanConfig(format="sbatch", **settings)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "#!/bin/bash" and all(line.startswith("#") for line in lines)
+    words = [word for line in lines if line.startswith("#SBATCH") for word in line.split()[1:]]
+    return dict(word.removeprefix("--").split("=") for word in words)
+
+
+def test_batch_file_asks_for_what_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calibration_file().parent.mkdir(parents=True)
+    calibration_file().write_text(as_json(OF_GENOTYPES))
+    size = {"num_samples": 20_000, "memory_gb": 20.0}
+    one, four = header(capsys, **size), header(capsys, ranks=4, **size)
+    assert (one["nodes"], one["ntasks"], one["cpus-per-task"]) == ("1", "1", "2")
+    assert (four["nodes"], four["ntasks"], four["ntasks-per-node"], four["cpus-per-task"]) == ("4", "4", "1", "2")
+    assert "gpus-per-node" not in one
+    shared = header(capsys, ranks=3, ranks_per_node=2, **size)
+    assert (shared["nodes"], shared["ntasks"], shared["ntasks-per-node"], shared["cpus-per-task"]) == ("2", "3", "2", "1")
+
+    needed = memory(TileLayout(20_000, choose_tile_size(20_000, GridShape(1, 1), on_gpu=False), GridShape(1, 1)), FitSize())
+    assert needed.total * 1.2 < int(one["mem"].rstrip("G")) * 2**30 < needed.total * 1.2 + 6e9
+    assert int(four["mem"].rstrip("G")) < int(one["mem"].rstrip("G"))
+    assert header(capsys, genotypes="20000x50000", memory_gb=20.0)["time"] > "00:15:00"
+    calibration_file().write_text(as_json(CPU))
+    assert "time" not in header(capsys, genotypes="20000x50000", memory_gb=20.0), "its rates are not known"
+
+    gpus = header(capsys, num_samples=250_000, ranks=8, machine="h100-ib")
+    assert (gpus["nodes"], gpus["gpus-per-node"], gpus["ntasks-per-node"], gpus["account"]) == ("2", "4", "4", "ACCOUNT")
+    with pytest.raises(ConfigError, match="does not fit"):
+        header(capsys, num_samples=500_000, ranks=4, machine="a100")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "time"), [(1.0, "00:15:00"), (1201.0, "01:01:00"), (4 * 3600.0, "12:00:00"), (86400.0, "3-00:00:00")]
+)
+def test_time_of_a_batch_file_has_a_margin_and_a_floor(seconds: float, time: str) -> None:
+    assert f"--time={time}" in BatchJob(1, 1, 1, False, 1e9, seconds).header("a job")
 
 
 def test_plan_of_genotypes_is_printed(

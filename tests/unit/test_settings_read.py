@@ -380,6 +380,7 @@ def test_rules_are_for_settings_that_there_are() -> None:
         (plan.run, PlanConfig(num_samples=9, num_components=3), "num_components=3 is given.*genotypes=NxM"),
         (plan.run, PlanConfig(num_samples=9, mcse=0.1), "mcse=0.1 is given.*genotypes=NxM"),
         (plan.run, PlanConfig(genotypes="10x20", machine="a100", threads=2), "threads=2 is given.*a rank of a100 is a GPU"),
+        (plan.run, PlanConfig(num_samples=9, machine="a100", ranks_per_node=2), "ranks_per_node=2 is given.*format=sbatch"),
         (plan.run, PlanConfig(mode="calibrate", ranks=3), "ranks=3 is given, and nothing reads it: mode=calibrate"),
         (grm.run, GrmConfig("gcta:a", "b", by="chromosome"), "by=chromosome is given.*converted as it is"),
         (grm.run, GrmConfig("a", "gcta:b", chunk_size=9), "chunk_size=9 is given.*no tiles"),
