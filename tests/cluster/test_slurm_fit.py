@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openreml_dist.app.report.run_directory import CHECKPOINT
 from tests.cluster.slurm import Job, Slurm, ranks, wait_for_rank, wait_until
 from tests.e2e.data import Cohort
 from tests.e2e.genotyped import linked_genotypes, make_genotyped, simulated_phenotype
-from tests.e2e.programs import fit
+from tests.e2e.programs import fit, has_evaluated
 
 ONE_CORE = ("--cpus-per-task=1",)
 NODES = "grid.share_memory=false"  # they are of one host, which ranks would notice
@@ -84,7 +83,7 @@ def test_an_interrupted_job_is_requeued_and_goes_on_to_the_same_digits(slurm: Sl
     assert whole.exit_code == 0, whole.log
     run_dir = tmp_path / "cut"
     number = slurm.submit("fit_preemptible.sbatch", f"run_dir={run_dir}", *slow, folder=tmp_path, options=ONE_CORE)
-    wait_until((run_dir / CHECKPOINT).exists)
+    wait_until(lambda: has_evaluated(run_dir))
     slurm.output("scancel", "--signal=USR1", "--batch", number)
     [job] = slurm.wait(number, restarts=1)
     assert job.exit_code == 0, job.log

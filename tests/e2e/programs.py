@@ -77,6 +77,12 @@ class Finished:
         return (self.run_dir / "result.hsq").read_text()
 
 
+def has_evaluated(run_dir: Path) -> bool:
+    """Whether the checkpoint holds an evaluation: it is begun before the first."""
+    path = run_dir / "checkpoint.json"
+    return path.exists() and any(fit["entries"] for fit in json.loads(path.read_text())["fits"].values())
+
+
 class Running:
     """A run that goes on; leaving the ``with`` block ends all of its processes."""
 

@@ -21,7 +21,7 @@ from openreml_dist.errors import FileError
 from openreml_dist.reml.stochastic.traces import Probes
 from tests.e2e.data import Cohort, relationships, write_grm, write_lines
 from tests.e2e.genotyped import linked_genotypes, make_genotyped, simulated_phenotype
-from tests.e2e.programs import Finished, Running, fit, needs_mpi
+from tests.e2e.programs import Finished, Running, fit, has_evaluated, needs_mpi
 
 SAME_ON_OTHER_RANKS = 1e-10
 MPIRUN = pytest.param("mpirun", marks=needs_mpi)
@@ -86,7 +86,7 @@ def job(request: pytest.FixtureRequest) -> Job:
 def cut_off(job: Job, run_dir: Path, disturb: Callable[[Running], None], *more: str, launched: str = "alone") -> Finished:
     """A run to which something happens after its first evaluation."""
     with Running(launched, run_dir, (*job.settings, *more)) as running:
-        running.wait_until((run_dir / CHECKPOINT).exists)
+        running.wait_until(lambda: has_evaluated(run_dir))
         disturb(running)
         return running.finished()
 
