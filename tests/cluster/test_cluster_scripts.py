@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from openreml_dist.layout import GridShape, TileLayout, choose_tile_size
@@ -53,6 +54,9 @@ def test_plink_files_become_a_grm_and_a_heritability(slurm: Slurm, plink: Path, 
     assert job.exit_code == 0, job.log
     assert "wrote out.vcz" in job.log and "wrote out.grm.zarr" in job.log
     assert not list(tmp_path.glob(".openreml-grm-*")), "the key of the certificate stays"
+    assert not [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_command(process))], (
+        "they outlive the job"
+    )
 
     by_chromosome = (str(plink), "out", "by=chromosome", "out=parts")
     job = slurm.run("prepare_grm.sbatch", *by_chromosome, folder=tmp_path, options=two, OPENREML_INTERFACE="lo")
@@ -73,6 +77,13 @@ def test_plink_files_become_a_grm_and_a_heritability(slurm: Slurm, plink: Path, 
     assert job.exit_code == 0, job.log
     assert "2 ranks (slurm)" in job.log
     assert json.loads((tmp_path / "genotypes/result.json").read_text())["status"].startswith("converged")
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def test_an_array_fits_every_phenotype_and_one_that_fails_leaves_the_others_alone(
