@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from openreml_dist.errors import ConfigError
 from openreml_dist.grid import ProcessGrid
 from openreml_dist.layout import TileLayout, choose_tile_size
-from openreml_dist.plan.available import refuse_if_too_large
+from openreml_dist.plan.available import ranks_on_host, refuse_if_too_large
 from openreml_dist.plan.cost import Plan, PlannedFit
 from openreml_dist.plan.genotype_cost import dense_flops, matrix_free_flops, plan_genotypes, relationship_flops
 from openreml_dist.plan.genotypes import GenotypeFit
@@ -54,10 +53,9 @@ def forecast(grid: ProcessGrid, planned: PlannedFit) -> Forecast:
     Raises:
         ConfigError: on every rank, if the fullest rank needs more memory than a rank has.
     """
-    hosts = grid.gather(socket.gethostname())
-    ranks_on_host = hosts.count(hosts[grid.rank])
-    refuse_if_too_large(grid, planned.layout, planned.size, ranks_on_host)
-    machine = _machine(grid, ranks_on_host) if grid.is_root else None
+    sharing = ranks_on_host(grid)
+    refuse_if_too_large(grid, planned.layout, planned.size, sharing)
+    machine = _machine(grid, sharing) if grid.is_root else None
     return Forecast(planned.memory, None if machine is None else planned.on(machine))
 
 
@@ -69,8 +67,8 @@ def genotype_line(grid: ProcessGrid, fit: GenotypeFit, error: float) -> str:
         fit: what is planned.
         error: Monte-Carlo error, in standard errors.
     """
-    hosts = grid.gather(socket.gethostname())
-    machine = _machine(grid, hosts.count(hosts[grid.rank])) if grid.is_root else None
+    sharing = ranks_on_host(grid)
+    machine = _machine(grid, sharing) if grid.is_root else None
     memory = fit.memory
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts().items() if size >= 5e6)
     needed = f"plan: {memory.total / 1e9:.2f} GB on the fullest rank{f' ({parts})' if parts else ''}"
@@ -104,8 +102,8 @@ def choose_engine(grid: ProcessGrid, fit: GenotypeFit, error: float, available: 
         error: its Monte-Carlo error, in standard errors.
         available: bytes of a rank.
     """
-    hosts = grid.gather(socket.gethostname())
-    machine = _machine(grid, hosts.count(hosts[grid.rank])) if grid.is_root else None
+    sharing = ranks_on_host(grid)
+    machine = _machine(grid, sharing) if grid.is_root else None
     layout = TileLayout(fit.num_samples, choose_tile_size(fit.num_samples, grid.shape, grid.device.type != "cpu"), grid.shape)
     size = FitSize(num_kernels=fit.num_components, num_fixed=fit.num_fixed, cache_bytes=fit.cache_bytes).with_traces("auto")
     dense = PlannedFit(layout, size)
@@ -129,7 +127,7 @@ def choose_engine(grid: ProcessGrid, fit: GenotypeFit, error: float, available: 
     return found
 
 
-def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:
+def _machine(grid: ProcessGrid, sharing: int) -> Machine | None:
     """The rates of this machine as this rank sees it, if they are known here: hosts may differ in that. Local."""
     if grid.device.type == "cuda":
         name = torch.cuda.get_device_name(grid.device)
@@ -139,7 +137,7 @@ def _machine(grid: ProcessGrid, ranks_on_host: int) -> Machine | None:
         machine = load_machine("this")
     except ConfigError:
         return None
-    return machine.shared_by(ranks_on_host, torch.get_num_threads())
+    return machine.shared_by(sharing, torch.get_num_threads())
 
 
 def _duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,7 +27,7 @@ from openreml_dist.genotypes import GenotypeOperator, PackedGenotypes
 from openreml_dist.genotypes.operator import own_samples
 from openreml_dist.genotypes.relationships import WIDEST, Relationships
 from openreml_dist.grid import ProcessGrid
-from openreml_dist.plan.available import available_bytes
+from openreml_dist.plan.available import available_bytes, ranks_on_host
 from openreml_dist.plan.genotypes import GenotypeFit
 from openreml_dist.reml import FitResult
 from openreml_dist.reml.fitting import FitOptions
@@ -59,8 +58,7 @@ def prepare(settings: FitConfig, here: Session) -> Job:
     remarks = say_remarks(here, inputs)
     (n, p), m, K = inputs.X.shape, len(analysis.kept), len(analysis.partition.names)
     planned = GenotypeFit(n, m, K, p, grid.shape.size, solver.kernel_cache_bytes, grid.device.type == "cuda")
-    hosts = grid.gather(socket.gethostname())
-    available = min(grid.gather(available_bytes(grid.device, hosts.count(hosts[grid.rank]))))
+    available = min(grid.gather(available_bytes(grid.device, ranks_on_host(grid))))
     if _is_exact(settings, planned, available, here):
         return _exact_job(settings, analysis, remarks, here)
     planned.check(available)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from openreml_dist.app import launch
 from openreml_dist.app.cli import INTERRUPTED
 from openreml_dist.app.report.heartbeat import beating
-from openreml_dist.app.report.run_directory import CUT_SHORT, leave_failure, prepare_run_directory
+from openreml_dist.app.report.run_directory import CUT_SHORT, FAILED, leave_failure, prepare_run_directory
 from openreml_dist.errors import InterruptionError, OpenREMLError, StopRequestedError, files_named
 from openreml_dist.log import LOGGER, logging_to
 
@@ -108,6 +108,5 @@ def _leave_failure(error: Exception | KeyboardInterrupt, directory: Path | None)
     message = str(error) or ("interrupted" if exit_code == INTERRUPTED else type(error).__name__)
     LOGGER.error(message, exc_info=not isinstance(error, OpenREMLError))
     if directory is not None:
-        status = CUT_SHORT if isinstance(error, InterruptionError | StopRequestedError) else "failed"
-        failure = {"status": status, "exit_code": exit_code, "message": message, "command": sys.argv}
-        leave_failure(directory, failure)
+        status = CUT_SHORT if isinstance(error, InterruptionError | StopRequestedError) else FAILED
+        leave_failure(directory, exit_code, message, status)

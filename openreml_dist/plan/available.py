@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from pathlib import Path
 
 import torch
@@ -22,6 +23,12 @@ def refuse_if_too_large(grid: ProcessGrid, layout: TileLayout, fit: FitSize, ran
     """
     available = min(grid.gather(available_bytes(grid.device, ranks_on_host)))
     check_memory(layout, fit, available, on_device=grid.device.type != "cpu")
+
+
+def ranks_on_host(grid: ProcessGrid) -> int:
+    """How many ranks share this rank's host. Collective."""
+    hosts = grid.gather(socket.gethostname())
+    return hosts.count(hosts[grid.rank])
 
 
 def available_bytes(device: torch.device, ranks_on_host: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ OWN = (  # what a run writes, as patterns: none of an earlier run stays beside a
 )
 KEPT_TO_RESUME = (CHECKPOINT, BATCHES, "rank-[0-9]*.log")
 UNFINISHED = ("iteration_limit", "stopped")  # statuses of a result that could be improved by going on
+FAILED = "failed"
 CUT_SHORT = "interrupted"  # of a run that was asked to end
 ANSWERS = ("converged", "converged_at_bound")
 FINISHED = (*ANSWERS, "not_identified", "stalled", *UNFINISHED)
@@ -70,11 +72,12 @@ def prepare_run_directory(wanted: str | None, overwrite: bool, resume: str = "ne
     return directory
 
 
-def leave_failure(directory: Path, failure: dict[str, Any]) -> None:
+def leave_failure(directory: Path, exit_code: int, message: str, status: str = FAILED) -> None:
     """Write the ``result.json`` of a run that failed, if the disk has room for it. Local: rank 0 alone."""
+    failure = {"status": status, "exit_code": exit_code, "message": message, "command": sys.argv}
     with suppress(FileError):  # what failed is said on the terminal
         write_json(directory / RESULT, failure)
-        if failure["exit_code"] == InterruptionError.exit_code:
+        if exit_code == InterruptionError.exit_code:
             write_text(directory / REQUEUE, "")
         else:
             (directory / REQUEUE).unlink(missing_ok=True)

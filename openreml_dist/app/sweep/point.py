@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from openreml_dist.app import launch
 from openreml_dist.app.report.run_directory import RESULT, leave_failure
 from openreml_dist.config import FitConfig
-from openreml_dist.errors import ConfigError, OpenREMLError, RankLostError, files_named
+from openreml_dist.errors import ConfigError, InterruptionError, OpenREMLError, RankLostError, files_named
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-ENDS_THE_SWEEP = (RankLostError.exit_code, 99)  # exit codes: the ranks are lost, or the scheduler wants the nodes back
+# exit codes: the ranks are lost, or the scheduler wants the nodes back
+ENDS_THE_SWEEP = (RankLostError.exit_code, InterruptionError.exit_code)
 
 
 def settings_of(config: DictConfig) -> FitConfig:
@@ -85,7 +86,7 @@ def _leave(run_dir: Path, since: float, exit_code: int, message: str, rank: int)
     """Write the failure of a fit that ended before it had its folder; else it has been written. Local: rank 0."""
     result = run_dir / RESULT
     if rank == 0 and not (result.exists() and result.stat().st_mtime >= since):
-        leave_failure(run_dir, {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv})
+        leave_failure(run_dir, exit_code, message)
 
 
 def _end(code: int) -> NoReturn:

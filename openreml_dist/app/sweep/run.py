@@ -182,7 +182,7 @@ def _announce(planned: Sequence[Planned], folder: Path) -> None:
         run_dir = Path(plan.run_dir or folder / plan.point.name)
         is_refused = plan.action is Action.REFUSE
         if is_refused and read_run(run_dir).result.get("status") not in FINISHED:
-            _leave_failure(run_dir, ConfigError.exit_code, plan.why)
+            leave_failure(run_dir, ConfigError.exit_code, plan.why)
         within = run_dir.relative_to(folder) if run_dir.is_relative_to(folder) else run_dir.absolute()
         points.append({"values": plan.point.values, "run_dir": str(within), "refused": plan.why if is_refused else None})
     write_json(folder / SWEEP, {"begun": stamp(time.time()), "command": sys.argv, "points": points})
@@ -197,16 +197,12 @@ def _announce(planned: Sequence[Planned], folder: Path) -> None:
     sys.stdout.flush()
 
 
-def _leave_failure(run_dir: Path, exit_code: int, message: str) -> None:
-    leave_failure(run_dir, {"status": "failed", "exit_code": exit_code, "message": message, "command": sys.argv})
-
-
 def _conclude(ran: Sequence[Planned], folder: Path) -> int:
     """The table, a line for each failure, and the exit code: the worst. Local: rank 0."""
     for plan in ran:
         if read_run(Path(plan.run_dir)).standing is Standing.WAITING:
             message = "the fit was not begun: see what the launcher said, for SLURM in .submitit beside it"
-            leave_failure(Path(plan.run_dir), {"status": "failed", "exit_code": RankLostError.exit_code, "message": message})
+            leave_failure(Path(plan.run_dir), RankLostError.exit_code, message)
     print("", *write_sweep_table(folder), sep="\n", flush=True)
     rows = sweep_rows(folder)
     for row in rows:
